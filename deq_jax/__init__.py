@@ -1,0 +1,28 @@
+"""Deep equilibrium models in JAX: fixed points ``z = f(z, x)`` as differentiable functions.
+
+The functional face. The Flax side is ``deq_jax.nn``, imported on its own: importing this package never imports Flax.
+"""
+
+from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, phantom
+from deq_jax.fixed_point import fixed_point, unrolled
+from deq_jax.solution import Solution, Status
+from deq_jax.solvers import Rule, anderson, forward_iteration, solve
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AdjointReport",
+    "Rule",
+    "Solution",
+    "Status",
+    "adjoint_report",
+    "anderson",
+    "direct",
+    "fixed_point",
+    "forward_iteration",
+    "implicit",
+    "jacobian_free",
+    "phantom",
+    "solve",
+    "unrolled",
+]

@@ -1,0 +1,160 @@
+"""Ways of meeting the adjoint equation ``g = (∂f/∂z)ᵀ g + y``, whose solution gives every gradient.
+
+An :data:`Adjoint` is a function ``(transposed, y, fixed_point) -> Solution``. It gets the linear map
+``transposed(g) = (∂f/∂z)ᵀ g`` at the equilibrium, the incoming cotangent ``y``, and the primitive
+:func:`~deq_jax.fixed_point` itself: an exact adjoint is a fixed point too, and solved by the primitive it can be
+differentiated again.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from deq_jax.solution import Solution, Status
+from deq_jax.trees import batch_size, flatten_samples, relative_residual, restore_samples
+
+Solver = Callable[[Callable[[PyTree], PyTree], PyTree], Solution]
+Transposed = Callable[[PyTree], PyTree]
+Adjoint = Callable[[Transposed, PyTree, Callable[..., Solution]], Solution]
+
+DENSE_LIMIT = 4096
+"""The largest state, in numbers a sample, of which :func:`direct` will form the dense Jacobian."""
+
+
+class AdjointReport(NamedTuple):
+    """What the adjoint solve did, per sample, carried out of the backward pass as a gradient (hence all float32).
+
+    Hand the zeros of :func:`adjoint_report` to :func:`~deq_jax.fixed_point`; the gradient with respect to them is the
+    report. Give every solve a report of its own: gradients of a shared one add up.
+    """
+
+    residual: Float[Array, " batch"]
+    """Relative residual ``‖Jᵀg + y − g‖₂ / ‖Jᵀg + y‖₂`` of the solution; NaN where the adjoint does not measure it."""
+    iterations: Float[Array, " batch"]
+    """Vector-Jacobian products spent."""
+    status: Float[Array, " batch"]
+    """A :class:`~deq_jax.Status` per sample."""
+
+
+def adjoint_report(batch: int) -> AdjointReport:
+    """Zeros to hand to :func:`~deq_jax.fixed_point` as ``report``; its gradient is the :class:`AdjointReport`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, deq_jax
+        >>> def loss(x, report):
+        ...     sol = deq_jax.fixed_point(lambda z, x: 0.5 * jnp.tanh(z) + x, jnp.zeros((2, 3)), x, report=report)
+        ...     return jnp.sum(sol.value)
+        >>> report = jax.grad(loss, argnums=1)(jnp.ones((2, 3)), deq_jax.adjoint_report(2))
+        >>> bool(jnp.all(report.residual <= 1e-2))
+        True
+    """
+    zeros = jnp.zeros(batch, jnp.float32)
+    return AdjointReport(zeros, zeros, zeros)
+
+
+def implicit(solver: Solver) -> Adjoint:
+    """Solve the adjoint equation as a fixed point with ``solver``, to that solver's own tolerance; exact.
+
+    Args:
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=...)``.
+
+    The solve starts from ``g = y``. Source: the chapter, "Implicit differentiation of equilibrium layers".
+    """
+
+    def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
+        return fixed_point(lambda g, y: jax.tree.map(jnp.add, transposed(g), y), y, y, solver=solver)
+
+    return solve
+
+
+def direct() -> Adjoint:
+    """Solve ``(I − J)ᵀ g = y`` densely, one matrix a sample; exact, for small states and for tests.
+
+    Costs a vector-Jacobian product for every number in a sample's state, and a matrix of that size squared.
+
+    Raises:
+        ValueError: in the backward pass, where a sample has more than ``DENSE_LIMIT`` numbers.
+    """
+
+    def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
+        del fixed_point
+        flat, unravel = _as_one_matrix(y)
+        batch, size = flat.shape
+        if size > DENSE_LIMIT:
+            raise ValueError(
+                f"direct() would form a dense {size} × {size} Jacobian for each of {batch} samples; "
+                f"the limit is {DENSE_LIMIT}. Use implicit(solver) instead."
+            )
+        basis = jnp.broadcast_to(jnp.eye(size, dtype=flat.dtype)[:, None], (size, batch, size))
+        columns = jax.vmap(lambda g: _as_one_matrix(transposed(unravel(g)))[0])(basis)
+        matrix = jnp.eye(size, dtype=flat.dtype) - jnp.moveaxis(columns, 0, 2)
+        g = unravel(jnp.linalg.solve(matrix, flat[..., None])[..., 0])
+        mapped = jax.tree.map(jnp.add, transposed(g), y)
+        residual = relative_residual(flatten_samples(mapped), flatten_samples(g)).astype(jnp.float32)
+        solved = jnp.isfinite(residual)
+        status = jnp.where(solved, Status.CONVERGED, Status.DIVERGED).astype(jnp.int8)
+        return Solution(g, residual, jnp.full(batch, size + 1, jnp.int32), status)
+
+    return solve
+
+
+def jacobian_free() -> Adjoint:
+    """Take ``g = y``, as if the Jacobian were zero: no solve at all, an approximate gradient.
+
+    It is a descent direction where ``f`` is contractive enough; nothing is measured, so the report's residual is NaN.
+
+    Source: Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", 2022.
+    """
+    return lambda transposed, y, fixed_point: _truncated(y, 0, batch_size(y))
+
+
+def phantom(steps: int, damping: float = 1.0) -> Adjoint:
+    """Take ``steps`` damped iterations ``g ← (1 − damping) · g + damping · (Jᵀ g + y)`` from ``g = y``; approximate.
+
+    The truncated, damped Neumann series of the inverse. Nothing is measured, so the report's residual is NaN.
+
+    Args:
+        steps: vector-Jacobian products to spend, at least 1.
+        damping: the share of each step that is taken, in (0, 1].
+
+    Source: Geng et al., "On training implicit models", 2021, section 3.
+    """
+    if not (isinstance(steps, int) and steps >= 1):
+        raise ValueError(f"phantom needs a whole number of steps, at least 1; got {steps!r}.")
+    if not 0 < damping <= 1:
+        raise ValueError(f"phantom's damping must lie in (0, 1], got {damping}.")
+
+    def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
+        del fixed_point
+        g = y
+        for _ in range(steps):
+            g = jax.tree.map(lambda g, jg, y: (1 - damping) * g + damping * (jg + y), g, transposed(g), y)
+        return _truncated(g, steps, batch_size(y))
+
+    return solve
+
+
+def _truncated(g: PyTree, steps: int, batch: int) -> Solution:
+    return Solution(
+        g,
+        jnp.full(batch, jnp.nan, jnp.float32),
+        jnp.full(batch, steps, jnp.int32),
+        jnp.full(batch, Status.MAX_ITER, jnp.int8),
+    )
+
+
+def _as_one_matrix(z: PyTree) -> tuple[Float[Array, "batch n"], Callable[[Float[Array, "batch n"]], PyTree]]:
+    """All leaves of a state side by side, and the way back."""
+    flat = flatten_samples(z)
+    leaves, structure = jax.tree.flatten(flat)
+    ends = [sum(leaf.shape[1] for leaf in leaves[: i + 1]) for i in range(len(leaves) - 1)]
+    dtype = jnp.result_type(*leaves)
+
+    def unravel(matrix: Float[Array, "batch n"]) -> PyTree:
+        parts = [part.astype(leaf.dtype) for part, leaf in zip(jnp.split(matrix, ends, axis=1), leaves, strict=True)]
+        return restore_samples(jax.tree.unflatten(structure, parts), z)
+
+    return jnp.concatenate([leaf.astype(dtype) for leaf in leaves], axis=1), unravel

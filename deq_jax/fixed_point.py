@@ -1,0 +1,158 @@
+"""The primitive: solve ``z = f(z, *args)``, and differentiate the solution by the implicit function theorem."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import jaxpr_as_fun
+from jaxtyping import PyTree
+
+from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
+from deq_jax.solution import Solution, Status
+from deq_jax.solvers import anderson
+from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+
+
+def fixed_point(
+    f: Callable[..., PyTree],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = anderson,
+    adjoint: Adjoint | None = None,
+    report: AdjointReport | None = None,
+) -> Solution:
+    """Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
+
+    The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent of
+    the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
+
+        ``g = (∂f/∂z)ᵀ g + y``,  ``(∂z_star/∂θ)ᵀ y = (∂f/∂θ)ᵀ g``,
+
+    so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
+    solves, and can be differentiated again, in reverse mode. The gradient with respect to ``z0`` is zero, and so is the
+    gradient from a sample that diverged: there is no equilibrium to differentiate.
+
+    Args:
+        f: maps a state and ``args`` to a state of the same structure, shapes and dtypes. Samples must be independent,
+            and the function pure.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
+        *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
+        adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
+            :func:`~deq_jax.implicit`, :func:`~deq_jax.direct`, :func:`~deq_jax.jacobian_free`,
+            :func:`~deq_jax.phantom`.
+        report: the zeros of :func:`~deq_jax.adjoint_report`; the gradient with respect to them is an
+            :class:`~deq_jax.AdjointReport` of the backward solve.
+
+    Returns:
+        A :class:`~deq_jax.Solution`. Only its ``value`` carries gradients.
+
+    Raises:
+        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or
+            ``solver`` returns something else than a Solution like ``z0``.
+        ValueError: the leading axes of ``z0`` differ.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def z_star(x):
+        ...     return fixed_point(lambda z, x: 0.5 * z + x, jnp.zeros((1, 1)), x).value.sum()
+        >>> print(jax.grad(z_star)(jnp.ones((1, 1))))
+        [[2.]]
+
+    Source: Bai et al., "Deep equilibrium models", 2019, theorem 1; the chapter, "Implicit differentiation of
+    equilibrium layers" and "Implementing the backward pass".
+    """
+    batch_size(z0)
+    z0 = jax.tree.map(jnp.asarray, z0)
+    if adjoint is None:
+        adjoint = implicit(solver)
+    apply, closure = _hoist(f, z0, args)
+
+    @jax.custom_vjp
+    def solve(z0, args, closure, report):
+        del report
+        solution = solver(lambda z: apply(z, args, closure), z0)
+        _check_solution(solution, z0)
+        return solution
+
+    def forward(z0, args, closure, report):
+        solution = solve(z0, args, closure, report)
+        return solution, (solution.value, solution.status, args, closure)
+
+    def backward(residuals, cotangent):
+        z_star, status, args, closure = residuals
+        y = _where_solved(status, cotangent.value)
+        _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
+        solution = adjoint(lambda g: transposed(g)[0], y, fixed_point)
+        _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
+        z0_bar = jax.tree.map(jnp.zeros_like, z_star)
+        return z0_bar, *pull_back(solution.value), None if report is None else _as_report(solution)
+
+    solve.defvjp(forward, backward)
+    return solve(z0, args, closure, report)
+
+
+def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> PyTree:
+    """Apply ``z ← f(z, *args)`` ``steps`` times, differentiated by plain backpropagation: the baseline.
+
+    A network of ``steps`` weight-tied layers. Its memory grows with ``steps``, and its gradient includes ``z0``.
+
+    Args:
+        f: maps a state and ``args`` to a state of the same structure, shapes and dtypes.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
+        *args: what ``f`` depends on besides.
+        steps: how often to apply ``f``, at least 1.
+
+    Returns:
+        The last iterate, like ``z0``.
+
+    Raises:
+        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        ValueError: the leading axes of ``z0`` differ, or ``steps`` is not positive.
+    """
+    batch_size(z0)
+    if not (isinstance(steps, int) and steps >= 1):
+        raise ValueError(f"unrolled needs a whole number of steps, at least 1; got {steps!r}.")
+    z0 = jax.tree.map(jnp.asarray, z0)
+    check_same_form(jax.eval_shape(f, z0, *args), z0)
+    z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
+    return z
+
+
+def _hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
+    """``f`` as a function of everything that it depends on: ``apply(z, args, closure)``, and the ``closure``.
+
+    A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
+    ``jax.closure_convert`` leaves in place.
+    """
+    jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
+    check_same_form(out, z0)
+    structure = jax.tree.structure(out)
+
+    def apply(z: PyTree, args: tuple, closure: list) -> PyTree:
+        outputs = jaxpr_as_fun(jaxpr.replace(consts=closure))(*jax.tree.leaves((z, args)))
+        return jax.tree.unflatten(structure, outputs)
+
+    return apply, jaxpr.consts
+
+
+def _check_solution(solution: Any, z0: PyTree) -> None:
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"the solver must return a deq_jax.Solution, got {type(solution).__name__}. "
+            "Pass a callable (f, z0) -> Solution, such as functools.partial(deq_jax.anderson, tol=1e-3)."
+        )
+    check_same_form(solution.value, z0)
+
+
+def _where_solved(status, y: PyTree) -> PyTree:
+    """The cotangent ``y``, zero for samples that diverged."""
+    flat = flatten_samples(y)
+    return restore_samples(sample_where(status != Status.DIVERGED, flat, jax.tree.map(jnp.zeros_like, flat)), y)
+
+
+def _as_report(solution: Solution) -> AdjointReport:
+    numbers = AdjointReport(solution.residual, solution.iterations, solution.status)
+    return jax.tree.map(lambda a: lax.stop_gradient(a.astype(jnp.float32)), numbers)

@@ -1,0 +1,94 @@
+"""Cells: the functions ``f(z, x)`` whose equilibrium is a layer's output."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deq_jax.nn.layers import Conv, GroupNorm, Image, uniform_by_fan_in
+
+
+class FeedForwardCell(nnx.Module):
+    """The chapter's first cell, ``f(z, x) = σ(W z + U x + b)``.
+
+    Args:
+        in_features: features of the injection ``x``, ``[batch, in_features]``.
+        features: features of the state ``z``, ``[batch, features]``.
+        activation: ``σ``, element by element.
+        kernel_init: draws ``W``; small by default, as the chapter advises for the weights of a cell: N(0, 0.01²).
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from; ``U`` and ``b`` are uniform in ±1/√in_features.
+
+    Source: the chapter, "Deep networks and fixed point equations".
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        features: int,
+        *,
+        activation: Callable[[Array], Array] = jnp.tanh,
+        kernel_init: nnx.Initializer = nnx.initializers.normal(0.01),
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        uniform = uniform_by_fan_in(in_features)
+        self.activation = activation
+        self.W = nnx.Param(kernel_init(rngs.params(), (features, features), param_dtype))
+        self.U = nnx.Param(uniform(rngs.params(), (in_features, features), param_dtype))
+        self.b = nnx.Param(uniform(rngs.params(), (features,), param_dtype))
+
+    def __call__(
+        self, z: Float[Array, "batch features"], x: Float[Array, "batch in_features"]
+    ) -> Float[Array, "batch features"]:
+        return self.activation(z @ self.W[...] + x @ self.U[...] + self.b[...])
+
+    def initial_state(self, x: Float[Array, "batch in_features"]) -> Float[Array, "batch features"]:
+        """Zeros, ``[batch, features]``: where the solve starts."""
+        return jnp.zeros((x.shape[0], self.b.shape[0]), x.dtype)
+
+
+class ResNetCell(nnx.Module):
+    """The chapter's residual cell, ``f(z, x) = norm(ReLU(z + norm(x + W₂ ∗ norm(ReLU(W₁ ∗ z)))))``.
+
+    State and injection are images ``[batch, height, width, channels]``; the layer between the convolutions is wider,
+    so that the cell can do much while the solve stays small. Convolutions have no bias and weights from N(0, 0.01²).
+
+    Args:
+        channels: channels of ``z`` and ``x``.
+        inner_channels: channels between the convolutions.
+        num_groups: groups of each group normalisation; must divide both.
+        kernel_size: side of the square kernels, odd.
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from.
+
+    Raises:
+        ValueError: ``num_groups`` does not divide the channels, or ``kernel_size`` is even.
+
+    Source: the chapter, "Designing the layer f".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int,
+        *,
+        num_groups: int = 8,
+        kernel_size: int = 3,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        small = nnx.initializers.normal(0.01)
+        settings = {"use_bias": False, "kernel_init": small, "param_dtype": param_dtype, "rngs": rngs}
+        self.conv1 = Conv(channels, inner_channels, kernel_size, **settings)
+        self.conv2 = Conv(inner_channels, channels, kernel_size, **settings)
+        self.norm1 = GroupNorm(inner_channels, num_groups, param_dtype=param_dtype)
+        self.norm2 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
+        self.norm3 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
+
+    def __call__(self, z: Image, x: Image) -> Image:
+        y = self.norm1(jax.nn.relu(self.conv1(z)))
+        return self.norm3(jax.nn.relu(z + self.norm2(x + self.conv2(y))))

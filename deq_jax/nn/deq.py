@@ -1,0 +1,80 @@
+"""DEQ: a cell becomes a layer, whose output is the cell's equilibrium."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import PyTree
+
+from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.fixed_point import fixed_point
+from deq_jax.solution import Solution
+from deq_jax.solvers import anderson
+
+
+class DEQ(nnx.Module):
+    """The layer ``x ↦ z_star`` with ``z_star = cell(z_star, x)``; ``layer(x)`` is a Solution, its ``value`` ``z_star``.
+
+    Gradients reach the cell's parameters and ``x`` through :func:`~deq_jax.fixed_point`.
+
+    Args:
+        cell: any Flax NNX module ``cell(z, x) -> z``. It may read all of its state in the solve and change none: a
+            BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
+            of ``x``, the cell says where to start by a method ``initial_state(x)``.
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
+        adjoint: how the adjoint equation is met; None for the same solver. See :func:`~deq_jax.fixed_point`.
+
+    Raises:
+        TypeError: ``cell`` is no Flax NNX module, or the cell returns another form than its state's.
+        ValueError: when called: the cell changes its state inside the solve.
+
+    Source: the chapter, "Implementing the backward pass".
+    """
+
+    def __init__(self, cell: nnx.Module, *, solver: Solver = anderson, adjoint: Adjoint | None = None):
+        if not isinstance(cell, nnx.Module):
+            raise TypeError(
+                f"DEQ wraps a Flax NNX module, got {type(cell).__name__}. "
+                "For a plain function use deq_jax.fixed_point(f, z0, x)."
+            )
+        self.cell = cell
+        self.solver = solver
+        self.adjoint = adjoint
+
+    def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
+        """Solve for the equilibrium of the batch ``x``.
+
+        Args:
+            x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
+            z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
+            report: see :func:`~deq_jax.adjoint_report`.
+        """
+        if z0 is None:
+            z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
+        graph, state = nnx.split(self.cell)
+        state = nnx.as_pure(state)
+
+        def f(z: PyTree, x: PyTree, state: Any) -> PyTree:
+            # A merged copy: what the cell changes on it is seen here, and lost.
+            cell = nnx.merge(graph, state)
+            before = _leaves(cell)
+            fz = cell(z, x)
+            _refuse_changes(before, _leaves(cell))
+            return fz
+
+        return fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
+
+
+def _leaves(cell: nnx.Module) -> dict[str, Any]:
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.as_pure(nnx.state(cell)))}
+
+
+def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) is not after.get(name))
+    if changed:
+        raise ValueError(
+            f"the cell changes its own state inside the solve ({', '.join(changed)}), which leaves no fixed point to "
+            "find. Use GroupNorm instead of BatchNorm, move it out of the cell or freeze it with cell.eval(), and draw "
+            "dropout masks once, before the solve."
+        )

@@ -1,0 +1,193 @@
+"""Layers that are fast inside a solver's loop, forward and transposed, and PyTorch's batch normalisation.
+
+Images are ``[batch, height, width, channels]``. The functions hold the maths; the modules hold the parameters.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+Image = Float[Array, "batch height width channels"]
+Kernel = Float[Array, "height width in_channels out_channels"]
+
+
+@jax.custom_vjp
+def conv(x: Image, kernel: Kernel) -> Image:
+    """Convolution with stride 1 and zero padding that keeps the size; the kernel's sides are odd.
+
+    Its vector-Jacobian product is another such convolution, by the kernel flipped and with its channels swapped. The
+    flipped kernel is a saved residual and so is made outside the solver's loop: written in the loop, the flip would be
+    folded into the convolution, and on a CPU cost more than twenty times the convolution.
+    """
+    return _plain_conv(x, kernel)
+
+
+def _plain_conv(x: Image, kernel: Kernel) -> Image:
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _conv_forward(x: Image, kernel: Kernel):
+    # The barrier keeps the compiler from moving the flip to where the kernel is used.
+    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
+    return conv(x, kernel), (x, flipped)
+
+
+def _conv_backward(residuals, y: Image):
+    x, flipped = residuals
+    kernel_form = jax.ShapeDtypeStruct((*flipped.shape[:2], x.shape[3], y.shape[3]), flipped.dtype)
+    (kernel_bar,) = jax.linear_transpose(lambda kernel: _plain_conv(x, kernel), kernel_form)(y)
+    return conv(y, flipped), kernel_bar
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+def group_norm(
+    x: Float[Array, "batch *space channels"],
+    scale: Float[Array, " channels"],
+    bias: Float[Array, " channels"],
+    *,
+    num_groups: int,
+    epsilon: float,
+) -> Float[Array, "batch *space channels"]:
+    """Group normalisation: ``scale · (x − μ) / √(σ² + epsilon) + bias``, ``μ`` and ``σ²`` per sample and group.
+
+    Both come from per-channel sums, so that ``x`` itself is never reshaped to groups: in a loop on a CPU that is about
+    five times as fast. The variance is ``E[x²] − μ²``, in float32 or better.
+
+    Source: Wu and He, "Group normalization", 2018.
+    """
+    space = tuple(range(1, x.ndim - 1))
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+    def per_group(moment: Float[Array, "batch channels"]) -> Float[Array, "batch channels"]:
+        groups = moment.reshape(moment.shape[0], num_groups, -1)
+        return jnp.broadcast_to(jnp.mean(groups, axis=2, keepdims=True), groups.shape).reshape(moment.shape)
+
+    mean = per_group(jnp.mean(wide, axis=space))
+    variance = per_group(jnp.mean(wide * wide, axis=space)) - mean * mean
+    factor = scale * lax.rsqrt(jnp.maximum(variance, 0) + epsilon)
+    shift = bias - mean * factor
+    return (wide * jnp.expand_dims(factor, space) + jnp.expand_dims(shift, space)).astype(x.dtype)
+
+
+class Conv(nnx.Module):
+    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]``, stride 1, the size kept; see `conv`.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the square kernel, odd.
+        use_bias: whether to add a bias per channel.
+        kernel_init: draws the kernel; the default and the bias are PyTorch's, uniform in ±1/√fan_in.
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from.
+
+    Raises:
+        ValueError: ``kernel_size`` is even, so that no padding keeps the size on both sides alike.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        use_bias: bool = True,
+        kernel_init: nnx.Initializer | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}.")
+        uniform = uniform_by_fan_in(kernel_size * kernel_size * in_channels)
+        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.kernel = nnx.Param((kernel_init or uniform)(rngs.params(), shape, param_dtype))
+        self.bias = nnx.Param(uniform(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
+
+    def __call__(self, x: Image) -> Image:
+        y = conv(x, self.kernel[...].astype(x.dtype))
+        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+
+
+class GroupNorm(nnx.Module):
+    """Group normalisation over ``[batch, ..., channels]`` with a learned scale and bias per channel; see `group_norm`.
+
+    Args:
+        channels: channels of the input.
+        num_groups: groups that the channels fall into.
+        epsilon: added to the variance; PyTorch's default.
+        param_dtype: dtype of the parameters.
+
+    Raises:
+        ValueError: ``channels`` is not a multiple of ``num_groups``.
+    """
+
+    def __init__(
+        self, channels: int, num_groups: int, *, epsilon: float = 1e-5, param_dtype: DTypeLike = jnp.float32
+    ):
+        if num_groups < 1 or channels % num_groups:
+            raise ValueError(f"{channels} channels do not fall into {num_groups} groups; num_groups must divide them.")
+        self.num_groups = num_groups
+        self.epsilon = epsilon
+        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+
+    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
+        return group_norm(
+            x, self.scale[...], self.bias[...], num_groups=self.num_groups, epsilon=self.epsilon
+        )
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over ``[batch, ..., channels]`` as PyTorch does it; belongs outside the solve.
+
+    In training it normalises by the batch's mean and biased variance, and moves the running averages by ``momentum``
+    towards the mean and the *unbiased* variance, where Flax's takes the biased one. In evaluation (``model.eval()``)
+    it normalises by the running averages.
+
+    Args:
+        channels: channels of the input.
+        epsilon: added to the variance.
+        momentum: the share of the batch in a running average.
+        param_dtype: dtype of parameters and running averages.
+
+    Source: Ioffe and Szegedy, "Batch normalization", 2015; the defaults are PyTorch's.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        epsilon: float = 1e-5,
+        momentum: float = 0.1,
+        param_dtype: DTypeLike = jnp.float32,
+    ):
+        self.epsilon = epsilon
+        self.momentum = momentum
+        self.use_running_average = False
+        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
+        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+        self.mean = nnx.BatchStat(jnp.zeros(channels, param_dtype))
+        self.var = nnx.BatchStat(jnp.ones(channels, param_dtype))
+
+    def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
+        if self.use_running_average:
+            mean, variance = self.mean[...], self.var[...]
+        else:
+            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+            mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
+            unbiased = variance * (count / max(count - 1, 1))
+            self.mean[...] += self.momentum * (mean - self.mean[...])
+            self.var[...] += self.momentum * (unbiased - self.var[...])
+        factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
+        return (x - mean) * factor + self.bias[...]
+
+
+def uniform_by_fan_in(fan_in: int) -> nnx.Initializer:
+    """PyTorch's default initialisation of weights and biases: uniform in ±1/√fan_in."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -1,0 +1,36 @@
+"""What every solver returns: the equilibrium, and how far to trust it."""
+
+import enum
+from typing import NamedTuple
+
+from jaxtyping import Array, Float, Int, PyTree
+
+
+class Status(enum.IntEnum):
+    """How the solve of one sample ended."""
+
+    CONVERGED = 0
+    """The relative residual reached ``tol``."""
+    MAX_ITER = 1
+    """``max_iter`` evaluations were spent first; the best iterate seen is returned."""
+    DIVERGED = 2
+    """``f`` returned a value that is not finite; the best finite iterate seen is returned."""
+
+
+class Solution(NamedTuple):
+    """The fixed points of a batch of independent problems ``z = f(z)``.
+
+    ``residual`` belongs to ``value``: it is ``‖f(value) − value‖₂ / ‖f(value)‖₂``, per sample, and infinite where no
+    evaluation of the sample was finite. Only ``value`` carries gradients.
+    """
+
+    value: PyTree[Float[Array, "batch ..."]]
+    """Like ``z0``: per sample, the best finite iterate seen, ``z0`` itself where there was none."""
+    residual: Float[Array, "*batch"]
+    """Relative residual of ``value``, float32."""
+    iterations: Int[Array, "*batch"]
+    """Evaluations of ``f`` spent until the sample stopped, int32."""
+    status: Int[Array, "*batch"]
+    """A :class:`Status` per sample, int8."""
+    trace: Float[Array, "*max_iter_batch"] | None = None
+    """Residual of every evaluation, ``[max_iter, batch]`` float32, NaN after a sample stopped; None unless asked for."""

@@ -1,0 +1,137 @@
+"""Anderson acceleration: the next iterate is a least-squares mixture of the last ``m``."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, PyTree
+
+from deq_jax.solution import Solution
+from deq_jax.solvers.loop import Rule, solve
+from deq_jax.trees import Matrices, accumulation_dtype
+
+
+class _History(NamedTuple):
+    """The last ``m`` iterates in difference form; each leaf is ``[batch, m, n]``, a ring over ``m``.
+
+    The newest row of ``residuals`` is ``g = f(z) − z`` and that of ``targets`` is ``z + beta · g``; an older row is the
+    difference to its successor. Rows not yet written are zero, and a zero difference gets no weight.
+    """
+
+    residuals: PyTree[Float[Array, "batch m _n"]]
+    targets: PyTree[Float[Array, "batch m _n"]]
+
+
+def anderson(
+    f: Callable[[PyTree], PyTree],
+    z0: PyTree,
+    *,
+    m: int = 5,
+    lam: float = 1e-4,
+    beta: float = 1.0,
+    tol: float = 1e-2,
+    max_iter: int = 50,
+    trace: bool = False,
+) -> Solution:
+    """Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
+
+    With ``gᵢ = f(zᵢ) − zᵢ``, the next iterate is the mixture ``Σ αᵢ (zᵢ + beta · gᵢ)`` of the last ``m`` iterates whose
+    coefficients minimise ``‖Σ αᵢ gᵢ‖₂`` subject to ``Σ αᵢ = 1``. The problem is solved without its constraint, in the
+    differences of successive iterates,
+
+        ``γ = argmin ‖g − ΔG γ‖₂² + lam · Σ ‖Δgᵢ‖₂² γᵢ²``,  ``z ← z + beta · g − (ΔZ + beta · ΔG) γ``,
+
+    where ``lam`` is relative to each column, so that the answer does not depend on the scale of ``f``; where
+    differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
+
+    Args:
+        f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
+        m: iterates in the mixture, at least 1; 1 is forward iteration, damped by ``beta``.
+        lam: relative regularisation of the least squares, at least 0.
+        beta: the share of the residual that is added to the mixture, positive: below 1 damps, above 1 over-projects.
+        tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
+        max_iter: evaluations of ``f`` at most.
+        trace: whether to record the residual of every evaluation.
+
+    Returns:
+        A :class:`~deq_jax.Solution`.
+
+    Raises:
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        ValueError: the leading axes of ``z0`` differ, or a setting is out of its range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> sol = anderson(lambda z: jnp.cos(z), jnp.zeros((1, 1)), tol=1e-6)
+        >>> print(sol.value.round(5), sol.status)
+        [[0.73909]] [0]
+
+    Source: Walker and Ni, "Anderson acceleration for fixed-point iterations", 2011, equations 2.1 to 2.3; the chapter,
+    "Implementation of the forward pass".
+    """
+    if not (isinstance(m, int) and m >= 1):
+        raise ValueError(f"m must be a whole number of iterates, at least 1; got {m!r}.")
+    if not lam >= 0:
+        raise ValueError(f"lam must not be negative, got {lam}.")
+    if not beta > 0:
+        raise ValueError(f"beta must be positive, got {beta}; 1 is plain mixing.")
+
+    def init(z0: Matrices) -> _History:
+        dtype = accumulation_dtype(z0)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], m, leaf.shape[1]), dtype), z0)
+        return _History(zeros, zeros)
+
+    def update(z: Matrices, fz: Matrices, history: _History, k: Int[Array, ""]) -> tuple[Matrices, _History]:
+        dtype = accumulation_dtype(z)
+        g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
+        target = fz if beta == 1 else jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
+        residuals = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.residuals, g)
+        targets = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.targets, target)
+        gram = sum(
+            jnp.einsum("bin,bjn->bij", rows, rows, precision=lax.Precision.HIGHEST)
+            for rows in jax.tree.leaves(residuals)
+        )
+        weights = jax.vmap(_weights, in_axes=(0, None, None))(gram, k % m, lam)
+        mixture = jax.tree.map(
+            lambda rows, leaf: jnp.einsum("bi,bin->bn", weights, rows, precision=lax.Precision.HIGHEST).astype(
+                leaf.dtype
+            ),
+            targets,
+            z,
+        )
+        return mixture, _History(residuals, targets)
+
+    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+
+
+def _push(
+    rows: Float[Array, "batch m n"], newest: Float[Array, "batch n"], k: Int[Array, ""]
+) -> Float[Array, "batch m n"]:
+    """Write ``newest`` as row ``k mod m``, and turn the row before it into a difference; both in place."""
+    m = rows.shape[1]
+    before = (k - 1) % m
+    previous = lax.dynamic_index_in_dim(rows, before, axis=1)
+    difference = jnp.where(k == 0, 0, newest[:, None] - previous)
+    rows = lax.dynamic_update_slice_in_dim(rows, difference, before, axis=1)
+    return lax.dynamic_update_slice_in_dim(rows, newest[:, None], k % m, axis=1)
+
+
+def _weights(gram: Float[Array, "m m"], newest: Int[Array, ""], lam: float) -> Float[Array, " m"]:
+    """The weights of one sample's rows: 1 for the newest, ``−γ`` for the differences.
+
+    ``gram`` holds the inner products of the rows of ``residuals``. The normal equations are scaled to a unit diagonal
+    first: residuals shrink by orders of magnitude over a history, and would otherwise drown in the largest.
+    """
+    m = gram.shape[0]
+    is_newest = jnp.arange(m) == newest
+    squares = jnp.where(is_newest, 0, jnp.diagonal(gram))
+    scale = jnp.where(squares > 0, lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
+    normal = gram * scale[:, None] * scale[None, :]
+    floor = m * jnp.finfo(gram.dtype).eps
+    normal = jnp.where(jnp.eye(m, dtype=bool), 1 + jnp.maximum(lam, floor), normal)
+    gamma = scale * jax.scipy.linalg.solve(normal, scale * (gram @ is_newest.astype(gram.dtype)), assume_a="pos")
+    weights = jnp.where(is_newest, 1, -gamma)
+    return jnp.where(jnp.all(jnp.isfinite(weights)), weights, is_newest.astype(gram.dtype))

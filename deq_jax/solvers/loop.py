@@ -1,0 +1,133 @@
+"""The one loop that every solver shares.
+
+It evaluates ``f``, measures residuals, freezes finished samples, keeps the best iterate, and counts. It does not know
+how the next iterate is found: that is a :class:`Rule`, as an optimiser in optax is an ``(init, update)`` pair in one
+training step.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, PyTree
+
+from deq_jax.solution import Solution, Status
+from deq_jax.trees import (
+    Matrices,
+    accumulation_dtype,
+    batch_size,
+    check_same_form,
+    flatten_function,
+    flatten_samples,
+    relative_residual,
+    restore_samples,
+    sample_where,
+)
+
+
+class Rule(NamedTuple):
+    """How to propose the next iterate from what has been seen.
+
+    The loop hands a rule flattened states, pytrees whose leaves are matrices ``[batch, n]``. A rule must treat samples
+    independently. It need not care about samples that have finished or diverged: what it proposes for them is dropped.
+    """
+
+    init: Callable[[Matrices], PyTree]
+    """``init(z0) -> state``: what the rule remembers before the first evaluation."""
+    update: Callable[[Matrices, Matrices, PyTree, Int[Array, ""]], tuple[Matrices, PyTree]]
+    """``update(z, fz, state, k) -> (z_next, state)`` after evaluation ``k`` (from 0), which found ``fz = f(z)``."""
+
+
+class _Carry(NamedTuple):
+    k: Int[Array, ""]
+    z: Matrices
+    best: Matrices
+    best_residual: Float[Array, " batch"]
+    iterations: Int[Array, " batch"]
+    status: Int[Array, " batch"]
+    active: Bool[Array, " batch"]
+    rule_state: PyTree
+    trace: Float[Array, "max_iter batch"] | None
+
+
+def solve(
+    rule: Rule, f: Callable[[PyTree], PyTree], z0: PyTree, *, tol: Any, max_iter: int, trace: bool = False
+) -> Solution:
+    """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
+
+    A sample stops when its relative residual is at most ``tol`` (CONVERGED), when ``f`` of it is not finite (DIVERGED),
+    or with the batch, after ``max_iter`` evaluations (MAX_ITER). From then on its state is frozen.
+
+    Args:
+        rule: proposes iterates.
+        f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
+        tol: relative residual at which a sample has converged, positive.
+        max_iter: evaluations of ``f`` at most, positive.
+        trace: whether to record the residual of every evaluation.
+
+    Raises:
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
+    """
+    _check_positive("tol", tol)
+    _check_positive("max_iter", max_iter)
+    batch = batch_size(z0)
+    # A weakly typed state would change its type in the loop, when f makes it an ordinary array.
+    z0 = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.result_type(leaf)), z0)
+    check_same_form(jax.eval_shape(f, z0), z0)
+    flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
+
+    def unfinished(carry: _Carry) -> Bool[Array, ""]:
+        return (carry.k < max_iter) & jnp.any(carry.active)
+
+    def evaluate(carry: _Carry) -> _Carry:
+        fz = flat_f(carry.z)
+        residual = relative_residual(fz, carry.z)
+        converged = carry.active & (residual <= tol)
+        diverged = carry.active & jnp.isnan(residual)
+        active = carry.active & ~converged & ~diverged
+        better = carry.active & (residual < carry.best_residual)
+        proposed, rule_state = rule.update(carry.z, fz, carry.rule_state, carry.k)
+        return _Carry(
+            k=carry.k + 1,
+            z=sample_where(active, proposed, carry.z),
+            best=sample_where(better, carry.z, carry.best),
+            best_residual=jnp.where(better, residual, carry.best_residual),
+            iterations=carry.iterations + carry.active,
+            status=jnp.where(
+                diverged, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, carry.status)
+            ).astype(jnp.int8),
+            active=active,
+            rule_state=rule_state,
+            trace=None
+            if carry.trace is None
+            else carry.trace.at[carry.k].set(jnp.where(carry.active, residual, jnp.nan).astype(jnp.float32)),
+        )
+
+    flat_z0 = flatten_samples(z0)
+    end = lax.while_loop(
+        unfinished,
+        evaluate,
+        _Carry(
+            k=jnp.int32(0),
+            z=flat_z0,
+            best=flat_z0,
+            best_residual=jnp.full(batch, jnp.inf, dtype),
+            iterations=jnp.zeros(batch, jnp.int32),
+            status=jnp.full(batch, Status.MAX_ITER, jnp.int8),
+            active=jnp.ones(batch, bool),
+            rule_state=rule.init(flat_z0),
+            trace=jnp.full((max_iter, batch), jnp.nan, jnp.float32) if trace else None,
+        ),
+    )
+    return Solution(
+        restore_samples(end.best, z0), end.best_residual.astype(jnp.float32), end.iterations, end.status, end.trace
+    )
+
+
+def _check_positive(name: str, value: Any) -> None:
+    if not isinstance(value, jax.core.Tracer) and not value > 0:
+        raise ValueError(f"{name} must be positive, got {value}.")

@@ -1,0 +1,111 @@
+"""Per-sample algebra over pytrees: every leaf has the same leading batch axis, and samples never mix.
+
+A state is any pytree of floating-point arrays. Solvers work on its flattened form, in which each leaf is a matrix
+``[batch, n]``; the reshape is free, and keeps reductions and mixtures in the shapes that compilers do best.
+Sums accumulate in float32 or better, whatever the dtype of the leaves.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+Matrices = PyTree[Float[Array, "batch _n"]]
+
+
+def batch_size(z: PyTree) -> int:
+    """The length of the leading axis that all leaves of ``z`` share.
+
+    Raises:
+        TypeError: ``z`` has no leaves, or a leaf is not of a real floating-point dtype.
+        ValueError: a leaf has no axes, or the leading axes differ.
+    """
+    leaves = jax.tree.leaves_with_path(z)
+    if not leaves:
+        raise TypeError(f"the state z0 has no arrays in it: got {z!r}. Pass an array or a pytree of arrays.")
+    for path, leaf in leaves:
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+            raise TypeError(
+                f"the state z0 must be of floating-point arrays, but z0{jax.tree_util.keystr(path)} is of dtype "
+                f"{jnp.result_type(leaf)}. Convert it, or pass it through args instead."
+            )
+    shapes = {f"z0{jax.tree_util.keystr(path)}": jnp.shape(leaf) for path, leaf in leaves}
+    if not all(shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
+        raise ValueError(
+            f"the leaves of the state z0 must share their leading axis, the batch; got shapes {shapes}. "
+            "Add a batch axis to each leaf: one sample is a batch of 1."
+        )
+    return int(next(iter(shapes.values()))[0])
+
+
+def check_same_form(fz: PyTree, z: PyTree) -> None:
+    """Raise a TypeError unless ``fz``, the output of ``f``, has the structure, shapes and dtypes of ``z``."""
+    if jax.tree.structure(fz) != jax.tree.structure(z):
+        raise TypeError(
+            f"f must return the structure that it is given: z0 is {jax.tree.structure(z)}, "
+            f"f(z0) is {jax.tree.structure(fz)}."
+        )
+    for (path, out), leaf in zip(jax.tree.leaves_with_path(fz), jax.tree.leaves(z), strict=True):
+        given, returned = (f"{jnp.result_type(a)}{list(jnp.shape(a))}" for a in (leaf, out))
+        if given != returned:
+            where = jax.tree_util.keystr(path)
+            raise TypeError(
+                f"f must return what it is given: z0{where} is {given}, f(z0){where} is {returned}. "
+                "Make z0 like the output of f, or cast or project inside f."
+            )
+
+
+def flatten_samples(z: PyTree) -> Matrices:
+    """Each leaf ``[batch, ...]`` as a matrix ``[batch, n]``."""
+    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], _prod(leaf.shape[1:])), z)
+
+
+def flatten_function(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[Matrices], Matrices]:
+    """``f`` on flattened states, given the form ``z`` of the states that it takes."""
+    return lambda flat: flatten_samples(f(restore_samples(flat, z)))
+
+
+def restore_samples(flat: Matrices, z: PyTree) -> PyTree:
+    """The inverse of :func:`flatten_samples`, given a ``z`` of the shape to restore."""
+    return jax.tree.map(lambda matrix, leaf: matrix.reshape(leaf.shape), flat, z)
+
+
+def accumulation_dtype(z: PyTree) -> Any:
+    """The dtype for sums over ``z``: that of its widest leaf, and at least float32."""
+    return jnp.result_type(jnp.float32, *jax.tree.leaves(z))
+
+
+def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
+    """Per-sample inner product ``⟨a, b⟩``, summed over all leaves."""
+    dtype = accumulation_dtype((a, b))
+    return sum(
+        jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1)
+        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matrices:
+    """``a`` for the samples in ``mask``, ``b`` for the others; a NaN on the side not taken has no effect."""
+    return jax.tree.map(lambda x, y: jnp.where(mask[:, None], x, y), a, b)
+
+
+def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
+    """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
+
+    Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite.
+    """
+    dtype = accumulation_dtype((fz, z))
+    difference = jax.tree.map(lambda a, b: a.astype(dtype) - b.astype(dtype), fz, z)
+    step, size = sample_dot(difference, difference), sample_dot(fz, fz)
+    ratio = jnp.sqrt(step / jnp.where(size == 0, 1, size))
+    residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
+    return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)
+
+
+def _prod(shape: tuple[int, ...]) -> int:
+    size = 1
+    for axis in shape:
+        size *= axis
+    return size
