@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import jaxpr_as_fun
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.solution import Solution, Status
@@ -71,17 +71,17 @@ def fixed_point(
     apply, closure = _hoist(f, z0, args)
 
     @jax.custom_vjp
-    def solve(z0, args, closure, report):
+    def solve(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> Solution:
         del report
         solution = solver(lambda z: apply(z, args, closure), z0)
         _check_solution(solution, z0)
         return solution
 
-    def forward(z0, args, closure, report):
+    def forward(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> tuple[Solution, tuple]:
         solution = solve(z0, args, closure, report)
         return solution, (solution.value, solution.status, args, closure)
 
-    def backward(residuals, cotangent):
+    def backward(residuals: tuple, cotangent: Solution) -> tuple:
         z_star, status, args, closure = residuals
         y = _where_solved(status, cotangent.value)
         _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
@@ -147,7 +147,7 @@ def _check_solution(solution: Any, z0: PyTree) -> None:
     check_same_form(solution.value, z0)
 
 
-def _where_solved(status, y: PyTree) -> PyTree:
+def _where_solved(status: Int[Array, " batch"], y: PyTree) -> PyTree:
     """The cotangent ``y``, zero for samples that diverged."""
     flat = flatten_samples(y)
     return restore_samples(sample_where(status != Status.DIVERGED, flat, jax.tree.map(jnp.zeros_like, flat)), y)

@@ -33,4 +33,4 @@ class Solution(NamedTuple):
     status: Int[Array, "*batch"]
     """A :class:`Status` per sample, int8."""
     trace: Float[Array, "*max_iter_batch"] | None = None
-    """Residual of every evaluation, ``[max_iter, batch]`` float32, NaN after a sample stopped; None unless asked for."""
+    """Residual of every evaluation, ``[max_iter, batch]``, NaN after a sample stopped; None if not asked for."""

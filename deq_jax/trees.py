@@ -5,14 +5,16 @@ A state is any pytree of floating-point arrays. Solvers work on its flattened fo
 Sums accumulate in float32 or better, whatever the dtype of the leaves.
 """
 
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-Matrices = PyTree[Float[Array, "batch _n"]]
+Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
 
 
 def batch_size(z: PyTree) -> int:
@@ -42,7 +44,7 @@ def batch_size(z: PyTree) -> int:
 
 def check_same_form(fz: PyTree, z: PyTree) -> None:
     """Raise a TypeError unless ``fz``, the output of ``f``, has the structure, shapes and dtypes of ``z``."""
-    if jax.tree.structure(fz) != jax.tree.structure(z):
+    if jax.tree.structure(fz) != jax.tree.structure(z):  # type: ignore[operator]
         raise TypeError(
             f"f must return the structure that it is given: z0 is {jax.tree.structure(z)}, "
             f"f(z0) is {jax.tree.structure(fz)}."
@@ -59,7 +61,7 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
 
 def flatten_samples(z: PyTree) -> Matrices:
     """Each leaf ``[batch, ...]`` as a matrix ``[batch, n]``."""
-    return jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], _prod(leaf.shape[1:])), z)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(leaf.shape[0], math.prod(leaf.shape[1:])), z)
 
 
 def flatten_function(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[Matrices], Matrices]:
@@ -80,10 +82,8 @@ def accumulation_dtype(z: PyTree) -> Any:
 def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
     """Per-sample inner product ``⟨a, b⟩``, summed over all leaves."""
     dtype = accumulation_dtype((a, b))
-    return sum(
-        jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1)
-        for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    )
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs])
 
 
 def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matrices:
@@ -102,10 +102,3 @@ def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     ratio = jnp.sqrt(step / jnp.where(size == 0, 1, size))
     residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
     return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)
-
-
-def _prod(shape: tuple[int, ...]) -> int:
-    size = 1
-    for axis in shape:
-        size *= axis
-    return size

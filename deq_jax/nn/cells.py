@@ -1,5 +1,6 @@
 """Cells: the functions ``f(z, x)`` whose equilibrium is a layer's output."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -10,6 +11,9 @@ from jaxtyping import Array, Float
 
 from deq_jax.nn.layers import Conv, GroupNorm, Image, uniform_by_fan_in
 
+SMALL = nnx.initializers.normal(0.01)
+"""The chapter's N(0, 0.01²): the weights of a cell start smaller than those of ordinary layers."""
+
 
 class FeedForwardCell(nnx.Module):
     """The chapter's first cell, ``f(z, x) = σ(W z + U x + b)``.
@@ -18,7 +22,7 @@ class FeedForwardCell(nnx.Module):
         in_features: features of the injection ``x``, ``[batch, in_features]``.
         features: features of the state ``z``, ``[batch, features]``.
         activation: ``σ``, element by element.
-        kernel_init: draws ``W``; small by default, as the chapter advises for the weights of a cell: N(0, 0.01²).
+        kernel_init: draws ``W``; by default from N(0, 0.01²), small, as the chapter advises.
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from; ``U`` and ``b`` are uniform in ±1/√in_features.
 
@@ -31,7 +35,7 @@ class FeedForwardCell(nnx.Module):
         features: int,
         *,
         activation: Callable[[Array], Array] = jnp.tanh,
-        kernel_init: nnx.Initializer = nnx.initializers.normal(0.01),
+        kernel_init: nnx.Initializer = SMALL,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -44,6 +48,7 @@ class FeedForwardCell(nnx.Module):
     def __call__(
         self, z: Float[Array, "batch features"], x: Float[Array, "batch in_features"]
     ) -> Float[Array, "batch features"]:
+        """Evaluate ``f(z, x)``."""
         return self.activation(z @ self.W[...] + x @ self.U[...] + self.b[...])
 
     def initial_state(self, x: Float[Array, "batch in_features"]) -> Float[Array, "batch features"]:
@@ -81,14 +86,14 @@ class ResNetCell(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        small = nnx.initializers.normal(0.01)
-        settings = {"use_bias": False, "kernel_init": small, "param_dtype": param_dtype, "rngs": rngs}
-        self.conv1 = Conv(channels, inner_channels, kernel_size, **settings)
-        self.conv2 = Conv(inner_channels, channels, kernel_size, **settings)
+        conv = functools.partial(Conv, use_bias=False, kernel_init=SMALL, param_dtype=param_dtype, rngs=rngs)
+        self.conv1 = conv(channels, inner_channels, kernel_size)
+        self.conv2 = conv(inner_channels, channels, kernel_size)
         self.norm1 = GroupNorm(inner_channels, num_groups, param_dtype=param_dtype)
         self.norm2 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
         self.norm3 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
 
     def __call__(self, z: Image, x: Image) -> Image:
+        """Evaluate ``f(z, x)``."""
         y = self.norm1(jax.nn.relu(self.conv1(z)))
         return self.norm3(jax.nn.relu(z + self.norm2(x + self.conv2(y))))

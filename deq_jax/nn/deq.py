@@ -1,5 +1,6 @@
 """DEQ: a cell becomes a layer, whose output is the cell's equilibrium."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -32,7 +33,9 @@ class DEQ(nnx.Module):
     Source: the chapter, "Implementing the backward pass".
     """
 
-    def __init__(self, cell: nnx.Module, *, solver: Solver = anderson, adjoint: Adjoint | None = None):
+    def __init__(
+        self, cell: Callable[[PyTree, PyTree], PyTree], *, solver: Solver = anderson, adjoint: Adjoint | None = None
+    ):
         if not isinstance(cell, nnx.Module):
             raise TypeError(
                 f"DEQ wraps a Flax NNX module, got {type(cell).__name__}. "
@@ -66,7 +69,7 @@ class DEQ(nnx.Module):
         return fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
 
 
-def _leaves(cell: nnx.Module) -> dict[str, Any]:
+def _leaves(cell: Any) -> dict[str, Any]:
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.as_pure(nnx.state(cell)))}
 
 

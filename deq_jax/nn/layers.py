@@ -11,11 +11,12 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Image = Float[Array, "batch height width channels"]
-Kernel = Float[Array, "height width in_channels out_channels"]
+Kernel = Float[Array, "side side channels out_channels"]
+Convolved = Float[Array, "batch height width out_channels"]
 
 
 @jax.custom_vjp
-def conv(x: Image, kernel: Kernel) -> Image:
+def conv(x: Image, kernel: Kernel) -> Convolved:
     """Convolution with stride 1 and zero padding that keeps the size; the kernel's sides are odd.
 
     Its vector-Jacobian product is another such convolution, by the kernel flipped and with its channels swapped. The
@@ -25,17 +26,17 @@ def conv(x: Image, kernel: Kernel) -> Image:
     return _plain_conv(x, kernel)
 
 
-def _plain_conv(x: Image, kernel: Kernel) -> Image:
+def _plain_conv(x: Image, kernel: Kernel) -> Convolved:
     return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _conv_forward(x: Image, kernel: Kernel):
+def _conv_forward(x: Image, kernel: Kernel) -> tuple[Convolved, tuple[Image, Array]]:
     # The barrier keeps the compiler from moving the flip to where the kernel is used.
     flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
     return conv(x, kernel), (x, flipped)
 
 
-def _conv_backward(residuals, y: Image):
+def _conv_backward(residuals: tuple[Image, Array], y: Convolved) -> tuple[Image, Kernel]:
     x, flipped = residuals
     kernel_form = jax.ShapeDtypeStruct((*flipped.shape[:2], x.shape[3], y.shape[3]), flipped.dtype)
     (kernel_bar,) = jax.linear_transpose(lambda kernel: _plain_conv(x, kernel), kernel_form)(y)
@@ -108,7 +109,8 @@ class Conv(nnx.Module):
         self.kernel = nnx.Param((kernel_init or uniform)(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(uniform(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
 
-    def __call__(self, x: Image) -> Image:
+    def __call__(self, x: Image) -> Convolved:
+        """Convolve images ``[batch, height, width, in_channels]``."""
         y = conv(x, self.kernel[...].astype(x.dtype))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -126,9 +128,7 @@ class GroupNorm(nnx.Module):
         ValueError: ``channels`` is not a multiple of ``num_groups``.
     """
 
-    def __init__(
-        self, channels: int, num_groups: int, *, epsilon: float = 1e-5, param_dtype: DTypeLike = jnp.float32
-    ):
+    def __init__(self, channels: int, num_groups: int, *, epsilon: float = 1e-5, param_dtype: DTypeLike = jnp.float32):
         if num_groups < 1 or channels % num_groups:
             raise ValueError(f"{channels} channels do not fall into {num_groups} groups; num_groups must divide them.")
         self.num_groups = num_groups
@@ -137,9 +137,8 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
-        return group_norm(
-            x, self.scale[...], self.bias[...], num_groups=self.num_groups, epsilon=self.epsilon
-        )
+        """Normalise ``[batch, ..., channels]``."""
+        return group_norm(x, self.scale[...], self.bias[...], num_groups=self.num_groups, epsilon=self.epsilon)
 
 
 class BatchNorm(nnx.Module):
@@ -175,6 +174,7 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels, param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
+        """Normalise ``[batch, ..., channels]``, and in training move the running averages."""
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
         else:

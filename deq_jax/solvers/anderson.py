@@ -1,5 +1,6 @@
 """Anderson acceleration: the next iterate is a least-squares mixture of the last ``m``."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -90,10 +91,7 @@ def anderson(
         target = fz if beta == 1 else jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
         residuals = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.residuals, g)
         targets = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.targets, target)
-        gram = sum(
-            jnp.einsum("bin,bjn->bij", rows, rows, precision=lax.Precision.HIGHEST)
-            for rows in jax.tree.leaves(residuals)
-        )
+        gram = _gram(residuals)
         weights = jax.vmap(_weights, in_axes=(0, None, None))(gram, k % m, lam)
         mixture = jax.tree.map(
             lambda rows, leaf: jnp.einsum("bi,bin->bn", weights, rows, precision=lax.Precision.HIGHEST).astype(
@@ -117,6 +115,14 @@ def _push(
     difference = jnp.where(k == 0, 0, newest[:, None] - previous)
     rows = lax.dynamic_update_slice_in_dim(rows, difference, before, axis=1)
     return lax.dynamic_update_slice_in_dim(rows, newest[:, None], k % m, axis=1)
+
+
+def _gram(rows: PyTree[Float[Array, "batch m _n"]]) -> Float[Array, "batch m m"]:
+    """Inner products of the rows, per sample, summed over all leaves."""
+    products = [
+        jnp.einsum("bin,bjn->bij", leaf, leaf, precision=lax.Precision.HIGHEST) for leaf in jax.tree.leaves(rows)
+    ]
+    return functools.reduce(jnp.add, products)
 
 
 def _weights(gram: Float[Array, "m m"], newest: Int[Array, ""], lam: float) -> Float[Array, " m"]:

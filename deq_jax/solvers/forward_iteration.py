@@ -7,6 +7,7 @@ from jaxtyping import PyTree
 
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
+from deq_jax.trees import Matrices
 
 
 def forward_iteration(
@@ -49,9 +50,8 @@ def forward_iteration(
     if not damping > 0:
         raise ValueError(f"damping must be positive, got {damping}; 1 is plain iteration.")
 
-    def update(z, fz, state, k):
-        if damping == 1:
-            return fz, state
-        return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz), state
+    def damped(z: Matrices, fz: Matrices) -> Matrices:
+        return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)
 
-    return solve(Rule(lambda z0: (), update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if damping == 1 else damped(z, fz), state))
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace)

@@ -84,7 +84,7 @@ def solve(
         return (carry.k < max_iter) & jnp.any(carry.active)
 
     def evaluate(carry: _Carry) -> _Carry:
-        fz = flat_f(carry.z)
+        fz = lax.optimization_barrier(flat_f(carry.z))
         residual = relative_residual(fz, carry.z)
         converged = carry.active & (residual <= tol)
         diverged = carry.active & jnp.isnan(residual)
@@ -97,9 +97,9 @@ def solve(
             best=sample_where(better, carry.z, carry.best),
             best_residual=jnp.where(better, residual, carry.best_residual),
             iterations=carry.iterations + carry.active,
-            status=jnp.where(
-                diverged, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, carry.status)
-            ).astype(jnp.int8),
+            status=jnp.where(diverged, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, carry.status)).astype(
+                jnp.int8
+            ),
             active=active,
             rule_state=rule_state,
             trace=None

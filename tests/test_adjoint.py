@@ -1,0 +1,143 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import deq_jax
+from deq_jax import Status
+from deq_jax.adjoint import DENSE_LIMIT
+from tests.problems import tanh_network
+
+EXACT = {
+    "same solver": None,
+    "anderson": deq_jax.implicit(functools.partial(deq_jax.anderson, tol=1e-12, max_iter=300)),
+    "forward_iteration": deq_jax.implicit(functools.partial(deq_jax.forward_iteration, tol=1e-12, max_iter=900)),
+    "direct": deq_jax.direct(),
+}
+
+
+@pytest.fixture
+def problem(x64):
+    """A loss with a weight, an injection and a closure, and its gradients by a dense solve of (I − J)ᵀ g = y."""
+    f, w, x = tanh_network(jax.random.key(0), 3, 8, dtype=jnp.float64)
+    target = jax.random.normal(jax.random.key(1), x.shape, jnp.float64)
+
+    def loss(w, x, bias, adjoint):
+        solver = functools.partial(deq_jax.anderson, tol=1e-12, max_iter=300)
+        sol = deq_jax.fixed_point(lambda z, x: f(z, x, w) + bias, jnp.zeros_like(x), x, solver=solver, adjoint=adjoint)
+        return jnp.mean((sol.value - target) ** 2), sol.value
+
+    bias = jnp.zeros(8, jnp.float64)
+    z_star = loss(w, x, bias, None)[1]
+    y = 2 * (z_star - target) / target.size
+    one = jax.vmap(jax.jacobian(lambda z, x: jnp.tanh(z @ w) + x), in_axes=(0, 0))(z_star, x)
+    g = jnp.linalg.solve(jnp.eye(8) - jnp.swapaxes(one, 1, 2), y[..., None])[..., 0]
+    _, pull_back = jax.vjp(lambda w, x, bias: f(z_star, x, w) + bias, w, x, bias)
+    return loss, (w, x, bias), pull_back(g)
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_an_exact_adjoint_is_the_dense_solve(problem, name):
+    loss, args, expected = problem
+    gradients = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(*args, EXACT[name])[0]
+    for got, want in zip(gradients, expected, strict=True):
+        # The project's promise: 1e-10 at a tolerance of 1e-12.
+        assert jnp.linalg.norm(got - want) <= 1e-10 * jnp.linalg.norm(want)
+
+
+def test_phantom_gradients_approach_the_exact_one(problem):
+    loss, args, expected = problem
+
+    def error(adjoint):
+        got = jax.grad(loss, has_aux=True)(*args, adjoint)[0]
+        return float(jnp.linalg.norm(got - expected[0]) / jnp.linalg.norm(expected[0]))
+
+    errors = [error(adjoint) for adjoint in (deq_jax.jacobian_free(), *map(deq_jax.phantom, (1, 5, 25, 125)))]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 1e-2  # what is approximate here is not the loss
+    assert errors[-1] < 1e-5  # the Neumann series at spectral radius 0.9: 0.9^125 = 2e-6
+    assert error(deq_jax.phantom(250, damping=0.5)) < 1e-5
+
+
+def test_phantom_is_the_damped_neumann_series():
+    y = jnp.ones((1, 1))
+    sol = deq_jax.phantom(2, damping=0.5)(lambda g: 0.5 * g, y, deq_jax.fixed_point)
+    # 1 → 0.5 + 0.5·(0.5 + 1) = 1.25 → 0.625 + 0.5·(0.625 + 1) = 1.4375
+    np.testing.assert_allclose(sol.value, [[1.4375]])
+    assert sol.iterations[0] == 2
+
+
+def test_jacobian_free_spends_nothing():
+    y = jnp.ones((2, 3))
+    sol = deq_jax.jacobian_free()(lambda g: pytest.fail("no product is needed"), y, deq_jax.fixed_point)
+    np.testing.assert_array_equal(sol.value, y)
+    np.testing.assert_array_equal(sol.iterations, 0)
+    assert np.isnan(sol.residual).all()
+
+
+def test_direct_solves_over_all_leaves_at_once(x64):
+    # One linear system over two leaves of different shapes.
+    a = 0.1 * jax.random.normal(jax.random.key(0), (5, 5), jnp.float64)
+    y = {"u": jnp.ones((2, 2, 1), jnp.float64), "v": jnp.arange(6.0).reshape(2, 3)}
+
+    def transposed(g):
+        out = jnp.concatenate([g["u"].reshape(2, 2), g["v"]], axis=1) @ a
+        return {"u": out[:, :2].reshape(2, 2, 1), "v": out[:, 2:]}
+
+    sol = deq_jax.direct()(transposed, y, deq_jax.fixed_point)
+    flat = jnp.concatenate([y["u"].reshape(2, 2), y["v"]], axis=1) @ jnp.linalg.inv(jnp.eye(5) - a)
+    np.testing.assert_allclose(sol.value["v"], flat[:, 2:], rtol=1e-12)
+    np.testing.assert_allclose(sol.value["u"].reshape(2, 2), flat[:, :2], rtol=1e-12)
+    assert (sol.residual < 1e-12).all()
+
+
+def test_direct_refuses_a_state_too_large():
+    x = jnp.ones((2, DENSE_LIMIT + 1))
+
+    def loss(x):
+        return deq_jax.fixed_point(lambda z, x: 0.5 * z + x, jnp.zeros_like(x), x, adjoint=deq_jax.direct()).value.sum()
+
+    with pytest.raises(ValueError, match=f"{DENSE_LIMIT + 1} × {DENSE_LIMIT + 1}.*Use implicit"):
+        jax.grad(loss)(x)
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_phantom_needs_steps(steps):
+    with pytest.raises(ValueError, match="at least 1"):
+        deq_jax.phantom(steps)
+    with pytest.raises(ValueError, match="damping must lie"):
+        deq_jax.phantom(1, damping=1.5)
+
+
+@pytest.mark.parametrize("transform", [jax.grad, lambda *a, **k: jax.jit(jax.grad(*a, **k))])
+def test_the_report_says_what_the_adjoint_solve_did(transform):
+    f, w, x = tanh_network(jax.random.key(1), 4, 6)
+    solver = functools.partial(deq_jax.anderson, tol=1e-4)
+
+    def loss(w, report):
+        sol = deq_jax.fixed_point(f, jnp.zeros_like(x), x, w, solver=solver, report=report)
+        return jnp.sum(jnp.sin(sol.value)) + 0 * jnp.sum(sol.residual)
+
+    report = transform(loss, argnums=1)(w, deq_jax.adjoint_report(4))
+    z_star = solver(lambda z: f(z, x, w), jnp.zeros_like(x)).value
+    _, transposed = jax.vjp(lambda z: f(z, x, w), z_star)
+    by_hand = solver(lambda g: transposed(g)[0] + jnp.cos(z_star), jnp.cos(z_star))
+    np.testing.assert_array_equal(report.iterations, by_hand.iterations)
+    np.testing.assert_allclose(report.residual, by_hand.residual, rtol=1e-2)  # compiled otherwise, rounded otherwise
+    np.testing.assert_array_equal(report.status, by_hand.status)
+
+
+def test_an_adjoint_that_stops_early_says_so():
+    f, w, x = tanh_network(jax.random.key(1), 4, 6)
+
+    def loss(x, report, adjoint):
+        return deq_jax.fixed_point(f, jnp.zeros_like(x), x, w, adjoint=adjoint, report=report).value.sum()
+
+    def status(adjoint):
+        return jax.grad(loss, argnums=1)(x, deq_jax.adjoint_report(4), adjoint).status
+
+    short = deq_jax.implicit(functools.partial(deq_jax.forward_iteration, tol=1e-6, max_iter=2))
+    np.testing.assert_array_equal(status(short), Status.MAX_ITER)
+    np.testing.assert_array_equal(status(None), Status.CONVERGED)

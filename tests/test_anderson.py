@@ -1,0 +1,112 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deq_jax import Status, anderson, forward_iteration
+from tests.problems import linear_map, tanh_network
+
+
+def test_finds_the_equilibrium_of_a_linear_map(x64):
+    a = linear_map(jax.random.key(0), 8, 0.9, dtype=jnp.float64)
+    b = jax.random.normal(jax.random.key(1), (3, 8))
+    sol = anderson(lambda z: z @ a + b, jnp.zeros_like(b), tol=1e-13, max_iter=300)
+    np.testing.assert_allclose(sol.value, b @ jnp.linalg.inv(jnp.eye(8) - a), rtol=1e-10, atol=1e-11)
+
+
+def test_two_iterates_solve_a_scalar_linear_problem_at_once():
+    # The secant through two points is exact: z0, f(z0), the equilibrium. Short histories carry no phantom columns.
+    sol = anderson(lambda z: 0.9 * z + 1, jnp.zeros((1, 1)), m=5, lam=0.0, tol=1e-5, max_iter=10)
+    assert sol.iterations[0] == 3
+    np.testing.assert_allclose(sol.value, [[10.0]], rtol=1e-4)  # float32, conditioned by 1/(1 − 0.9)
+
+
+def test_mixture_is_the_constrained_least_squares(x64):
+    # The chapter's own system, on the iterates themselves: with full memory both see the same affine space.
+    f, w, x = tanh_network(jax.random.key(2), 1, 6, dtype=jnp.float64)
+    zs, fs = [jnp.zeros_like(x)], [f(jnp.zeros_like(x), x, w)]
+    zs.append(fs[0])
+    fs.append(f(zs[1], x, w))
+    residuals = []
+    for k in range(2, 5):
+        g = jnp.concatenate([fz - z for z, fz in zip(zs, fs, strict=True)])
+        bordered = jnp.block([[jnp.zeros((1, 1)), jnp.ones((1, k))], [jnp.ones((k, 1)), g @ g.T]])
+        alpha = jnp.linalg.solve(bordered, jnp.eye(k + 1)[0])[1:]
+        zs.append(alpha[None] @ jnp.concatenate(fs))
+        fs.append(f(zs[-1], x, w))
+        residuals.append(jnp.linalg.norm(fs[-1] - zs[-1]) / jnp.linalg.norm(fs[-1]))
+    sol = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), m=5, lam=0.0, tol=1e-15, max_iter=5, trace=True)
+    np.testing.assert_allclose(sol.trace[2:, 0], residuals, rtol=1e-6)  # the bordered system squares the condition
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5])
+def test_damped_plain_and_over_projected_mixing_agree(beta):
+    f, w, x = tanh_network(jax.random.key(3), 4, 10)
+    sol = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), beta=beta, tol=1e-6, max_iter=100)
+    assert (sol.status == Status.CONVERGED).all()
+    reference = forward_iteration(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-6, max_iter=500)
+    np.testing.assert_allclose(sol.value, reference.value, atol=1e-4)  # both within 1e-6/(1 − 0.9) of it
+
+
+def test_memory_of_one_is_forward_iteration():
+    f, w, x = tanh_network(jax.random.key(4), 3, 7)
+    one = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), m=1, tol=1e-4)
+    plain = forward_iteration(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-4)
+    np.testing.assert_array_equal(one.iterations, plain.iterations)
+    np.testing.assert_array_equal(one.value, plain.value)
+
+
+def test_converges_where_forward_iteration_does_not():
+    rotation = 1.5 * jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+
+    def f(z):
+        return z @ rotation + 1
+
+    assert (forward_iteration(f, jnp.zeros((1, 2))).status != Status.CONVERGED).all()
+    sol = anderson(f, jnp.zeros((1, 2)), tol=1e-5)
+    assert (sol.status == Status.CONVERGED).all()
+    np.testing.assert_allclose(f(sol.value), sol.value, rtol=1e-4)
+
+
+@pytest.mark.parametrize("exponent", [-8, -4, 4, 8])
+def test_scale_does_not_matter(exponent):
+    f, w, x = tanh_network(jax.random.key(5), 4, 20)
+    scale = 10.0**exponent
+    unit = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-4)
+    scaled = anderson(lambda z: scale * f(z / scale, x, w), jnp.zeros_like(x), tol=1e-4)
+    np.testing.assert_array_equal(scaled.iterations, unit.iterations)
+    np.testing.assert_allclose(scaled.value / scale, unit.value, rtol=1e-5, atol=1e-6)  # float32 rounds each scale
+
+
+def test_neighbours_do_not_matter():
+    f, w, x = tanh_network(jax.random.key(6), 64, 20)
+    together = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-4)
+    for i in (0, 17, 63):
+        alone = anderson(lambda z, i=i: f(z, x[i : i + 1], w), jnp.zeros((1, 20)), tol=1e-4)
+        assert alone.iterations[0] == together.iterations[i]
+        # Matrix products of other shapes round otherwise; that is all that may differ.
+        np.testing.assert_allclose(alone.value[0], together.value[i], rtol=1e-5, atol=1e-6)
+
+
+def test_a_rank_deficient_history_falls_back_to_plain_iteration():
+    # From the second evaluation on the iterates do not move: every difference is zero or repeats.
+    sol = anderson(lambda z: jnp.sign(z) + 1, jnp.full((2, 3), 0.5), m=5, lam=0.0, tol=1e-7, max_iter=20)
+    np.testing.assert_array_equal(sol.value, 2.0)
+    assert (sol.status == Status.CONVERGED).all()
+
+
+def test_half_precision_keeps_its_dtype_and_gets_as_far_as_it_can():
+    f, w, x = tanh_network(jax.random.key(7), 3, 10)
+    w, x = w.astype(jnp.bfloat16), x.astype(jnp.bfloat16)
+    sol = anderson(lambda z: f(z, x, w), jnp.zeros_like(x), tol=2e-2)
+    assert sol.value.dtype == jnp.bfloat16
+    assert (sol.status == Status.CONVERGED).all()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"m": 0}, "m must be"), ({"lam": -1.0}, "lam must"), ({"beta": 0.0}, "beta must")],
+)
+def test_settings_out_of_range_are_refused(setting, message):
+    with pytest.raises(ValueError, match=message):
+        anderson(lambda z: z, jnp.zeros((1, 1)), **setting)

@@ -1,0 +1,80 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.test_util import check_grads
+
+import deq_jax
+from deq_jax import nn
+
+TIGHT = functools.partial(deq_jax.anderson, tol=1e-12, max_iter=500)
+
+
+def test_the_feed_forward_cell_is_its_formula():
+    cell = nn.FeedForwardCell(3, 5, activation=jax.nn.relu, rngs=nnx.Rngs(0))
+    z, x = jnp.ones((2, 5)), jnp.arange(6.0).reshape(2, 3)
+    expected = np.maximum(z @ cell.W[...] + x @ cell.U[...] + cell.b[...], 0)
+    np.testing.assert_allclose(cell(z, x), expected, rtol=1e-6)
+    assert cell.initial_state(x).shape == (2, 5)
+
+
+def stock_resnet_cell(cell, z, x):
+    """The chapter's formula in Flax's own layers, on our parameters."""
+
+    def conv(x, layer):
+        return jax.lax.conv_general_dilated(
+            x, layer.kernel[...], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def norm(x, layer):
+        stock = nnx.GroupNorm(x.shape[-1], num_groups=layer.num_groups, epsilon=1e-5, rngs=nnx.Rngs(0))
+        return stock(x)
+
+    y = norm(jax.nn.relu(conv(z, cell.conv1)), cell.norm1)
+    return norm(jax.nn.relu(z + norm(x + conv(y, cell.conv2), cell.norm2)), cell.norm3)
+
+
+def test_the_resnet_cell_is_its_formula():
+    cell = nn.ResNetCell(8, 16, num_groups=4, rngs=nnx.Rngs(0))
+    z, x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 8))
+    np.testing.assert_allclose(cell(z, x), stock_resnet_cell(cell, z, x), atol=1e-5)  # float32 behind three norms
+
+
+def test_the_resnet_cell_starts_small():
+    cell = nn.ResNetCell(48, 64, rngs=nnx.Rngs(0))
+    for layer in (cell.conv1, cell.conv2):
+        np.testing.assert_allclose(jnp.std(layer.kernel[...]), 0.01, rtol=0.02)  # 27,648 draws
+        assert layer.bias is None
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(cell))) == 2 * 27648 + 2 * (64 + 48 + 48)
+
+
+def test_the_chapter_s_small_cell_has_right_gradients(x64):
+    # The chapter checks the input only, on ResNetLayer(2, 2, num_groups=2) and a 3 × 3 image; here the parameters too.
+    cell = nn.ResNetCell(2, 2, num_groups=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(cell)
+    x = jax.random.normal(jax.random.key(1), (1, 3, 3, 2), jnp.float64)
+
+    @jax.jit
+    def z_star(x, state):
+        return deq_jax.fixed_point(lambda z, x: nnx.merge(graph, state)(z, x), jnp.zeros_like(x), x, solver=TIGHT).value
+
+    # Finite differences across a ReLU's kink and a norm over three numbers: as loose as the chapter's atol.
+    check_grads(z_star, (x, nnx.as_pure(state)), order=1, modes=["rev"], eps=1e-6, atol=1e-4, rtol=1e-4)
+    check_grads(z_star, (x, nnx.as_pure(state)), order=2, modes=["rev"], eps=1e-6, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["feed-forward", "resnet"])
+def test_the_equilibrium_does_not_depend_on_the_start(x64, kind):
+    if kind == "resnet":
+        cell = nn.ResNetCell(4, 8, num_groups=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        x = z = jax.random.normal(jax.random.key(0), (2, 4, 4, 4), jnp.float64)
+    else:
+        cell = nn.FeedForwardCell(3, 6, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+        x, z = jnp.ones((2, 3)), jax.random.normal(jax.random.key(0), (2, 6), jnp.float64)
+    from_zero = TIGHT(lambda z: cell(z, x), jnp.zeros_like(z))
+    from_afar = TIGHT(lambda z: cell(z, x), 3 * z)
+    assert (from_zero.status == deq_jax.Status.CONVERGED).all()
+    np.testing.assert_allclose(from_zero.value, from_afar.value, atol=1e-10)  # both residuals 1e-12, both contractive

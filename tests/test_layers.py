@@ -1,0 +1,118 @@
+import functools
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+from jax.test_util import check_grads
+
+from deq_jax.nn import BatchNorm, Conv, GroupNorm
+from deq_jax.nn.layers import conv, group_norm
+
+
+def stock_conv(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_convolution_and_its_derivatives_are_the_stock_ones(x64, size):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
+    y = jax.random.normal(jax.random.key(2), (2, 6, 5, 4))
+    np.testing.assert_allclose(conv(x, kernel), stock_conv(x, kernel), rtol=1e-12)
+    for ours, stock in zip(jax.vjp(conv, x, kernel)[1](y), jax.vjp(stock_conv, x, kernel)[1](y), strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-10, atol=1e-12)  # float64, sums of 180 terms
+    check_grads(jax.jit(conv), (x, kernel), order=2, modes=["rev"])
+
+
+def test_a_transposed_convolution_in_a_loop_is_about_as_fast_as_a_forward_one():
+    x = jax.random.normal(jax.random.key(0), (16, 32, 32, 32))
+    kernel = 0.05 * jax.random.normal(jax.random.key(1), (3, 3, 32, 32))
+
+    def repeat(step):
+        return lax.fori_loop(0, 10, lambda _, y: step(y), x)
+
+    def transposed(kernel):
+        _, pull_back = jax.vjp(lambda x: conv(x, kernel), x)
+        return repeat(lambda y: pull_back(y)[0])
+
+    forward, backward = jax.jit(lambda kernel: repeat(lambda y: conv(y, kernel))), jax.jit(transposed)
+
+    def seconds(function):
+        start = time.perf_counter()
+        jax.block_until_ready(function(kernel))
+        return time.perf_counter() - start
+
+    seconds(forward), seconds(backward)
+    # A ratio, and the best of several tries: a busy machine slows either, the cliff slows one by more than 20.
+    assert any(seconds(backward) <= 3 * seconds(forward) for _ in range(10))
+
+
+def test_group_norm_normalises_each_group_of_each_sample():
+    x = 3 + 5 * jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    y = group_norm(x, jnp.ones(6), jnp.zeros(6), num_groups=3, epsilon=0.0)
+    groups = y.reshape(2, 16, 3, 2)
+    np.testing.assert_allclose(groups.mean((1, 3)), 0, atol=1e-6)  # float32
+    np.testing.assert_allclose(groups.var((1, 3)), 1, rtol=1e-5)
+
+
+def test_group_norm_and_its_derivatives_are_the_stock_ones(x64):
+    stock = nnx.GroupNorm(6, num_groups=3, epsilon=1e-5, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 4, 3, 6))
+    scale, bias = jax.random.normal(jax.random.key(1), (2, 6))
+    y = jax.random.normal(jax.random.key(2), x.shape)
+    stock.scale[...], stock.bias[...] = scale, bias
+
+    def ours(x):
+        return group_norm(x, scale, bias, num_groups=3, epsilon=1e-5)
+
+    np.testing.assert_allclose(ours(x), stock(x), rtol=1e-9)
+    np.testing.assert_allclose(jax.vjp(ours, x)[1](y)[0], jax.vjp(stock, x)[1](y)[0], rtol=1e-8, atol=1e-10)
+    with_parameters = jax.jit(functools.partial(group_norm, num_groups=3, epsilon=1e-5))
+    check_grads(with_parameters, (x, scale, bias), order=2, modes=["rev"])
+
+
+def test_group_norm_of_a_constant_is_its_bias():
+    y = group_norm(jnp.full((1, 2, 2, 4), 7.0), jnp.ones(4), jnp.arange(4.0), num_groups=2, epsilon=1e-5)
+    np.testing.assert_allclose(y[0, 0, 0], jnp.arange(4.0), atol=0.02)  # rounding over √epsilon
+
+
+def test_half_precision_moments_are_taken_in_float32():
+    x = 10 + jax.random.normal(jax.random.key(0), (1, 32, 32, 4))
+    wide = group_norm(x, jnp.ones(4), jnp.zeros(4), num_groups=2, epsilon=1e-5)
+    half = group_norm(x.astype(jnp.bfloat16), jnp.ones(4), jnp.zeros(4), num_groups=2, epsilon=1e-5)
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), wide, atol=0.06)  # bfloat16 rounds 10 to 1/16
+
+
+def test_batch_norm_keeps_pytorch_s_running_averages():
+    norm = BatchNorm(2)
+    x = jnp.array([[1.0, 10.0], [3.0, 30.0], [5.0, 20.0]])
+    y = norm(x)
+    np.testing.assert_allclose(y.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(y[:, 0], (x[:, 0] - 3) / np.sqrt(8 / 3 + 1e-5), rtol=1e-5)  # the biased variance
+    np.testing.assert_allclose(norm.mean[...], [0.3, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], [0.9 + 0.1 * 4, 0.9 + 0.1 * 100], rtol=1e-6)  # the unbiased one
+    norm.eval()
+    before = norm.mean[...]
+    np.testing.assert_allclose(norm(x)[:, 0], (x[:, 0] - 0.3) / np.sqrt(1.3 + 1e-5), rtol=1e-5)
+    np.testing.assert_array_equal(norm.mean[...], before)
+
+
+def test_initial_values_are_pytorch_s():
+    layer = Conv(3, 4000, 3, rngs=nnx.Rngs(0))
+    bound = 27**-0.5
+    for values in (layer.kernel[...], layer.bias[...]):
+        assert jnp.abs(values).max() <= bound
+        # A uniform variable in ±b has the standard deviation b/√3; 4000 draws know it to about 1%.
+        np.testing.assert_allclose(jnp.std(values), bound / 3**0.5, rtol=0.05)
+
+
+def test_what_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="odd"):
+        Conv(3, 4, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="6 channels do not fall into 4 groups"):
+        GroupNorm(6, 4)

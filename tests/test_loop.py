@@ -1,0 +1,143 @@
+"""The shared loop, driven by the simplest of rules and by one of a user's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import deq_jax
+from deq_jax import Rule, Status, solve
+from tests.problems import tanh_network
+
+SOLVERS = [deq_jax.forward_iteration, deq_jax.anderson]
+PLAIN = Rule(lambda z0: (), lambda z, fz, state, k: (fz, state))
+
+
+def halve(z):
+    return jax.tree.map(lambda leaf: 0.5 * leaf, z)
+
+
+def test_every_evaluation_is_counted_and_traced():
+    # From z = 1, z ← z/2 + 1 has the residuals ‖(1 − z/2) / (z/2 + 1)‖ at 1, 1.5, 1.75, ...
+    sol = solve(PLAIN, lambda z: z / 2 + 1, jnp.ones((1, 1)), tol=0.05, max_iter=10, trace=True)
+    z, expected = 1.0, []
+    while not expected or expected[-1] > 0.05:
+        expected.append((1 - z / 2) / (z / 2 + 1))
+        z = z / 2 + 1
+    assert sol.iterations[0] == len(expected)
+    np.testing.assert_allclose(sol.trace[: len(expected), 0], expected, rtol=1e-6)  # float32
+    assert np.isnan(sol.trace[len(expected) :]).all()
+    assert sol.residual[0] == sol.trace[len(expected) - 1, 0]
+    assert sol.status[0] == Status.CONVERGED
+
+
+def test_no_trace_unless_asked_for():
+    assert solve(PLAIN, halve, jnp.ones((1, 1)), tol=0.1, max_iter=3).trace is None
+
+
+def test_max_iter_is_the_number_of_evaluations():
+    sol = solve(PLAIN, lambda z: z + 1, jnp.ones((2, 1)), tol=1e-6, max_iter=7, trace=True)
+    np.testing.assert_array_equal(sol.iterations, [7, 7])
+    np.testing.assert_array_equal(sol.status, [Status.MAX_ITER] * 2)
+    assert np.isfinite(sol.trace).all()
+
+
+def test_a_start_at_the_equilibrium_costs_one_evaluation():
+    sol = solve(PLAIN, halve, jnp.zeros((2, 3)), tol=1e-6, max_iter=9)
+    np.testing.assert_array_equal(sol.iterations, [1, 1])
+    np.testing.assert_array_equal(sol.value, 0)
+
+
+def test_the_best_iterate_is_returned_with_its_own_residual():
+    # The rule walks over the equilibrium 3 and away; its third iterate is the best.
+    walk = Rule(lambda z0: (), lambda z, fz, state, k: (z + 1.25, state))
+    sol = solve(walk, lambda z: 0.5 * z + 1.5, jnp.zeros((1, 1)), tol=1e-6, max_iter=6)
+    np.testing.assert_allclose(sol.value, [[2.5]])
+    np.testing.assert_allclose(sol.residual, [0.25 / 2.75], rtol=1e-6)  # float32
+    assert sol.status[0] == Status.MAX_ITER
+
+
+def test_samples_stop_and_freeze_one_by_one():
+    rates = jnp.array([[0.1], [0.5], [0.9]])
+    sol = solve(PLAIN, lambda z: rates * z + 1, jnp.zeros((3, 1)), tol=1e-3, max_iter=100, trace=True)
+    counts = [int(n) for n in sol.iterations]
+    assert counts == sorted(set(counts))
+    np.testing.assert_array_equal(np.isfinite(sol.trace).sum(0), counts)
+    for i, rate in enumerate([0.1, 0.5, 0.9]):
+        alone = solve(PLAIN, lambda z, rate=rate: rate * z + 1, jnp.zeros((1, 1)), tol=1e-3, max_iter=100)
+        assert alone.value[0, 0] == sol.value[i, 0]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_sample_that_diverges_is_named_and_harms_no_other(solver, bad):
+    f, w, x = tanh_network(jax.random.key(0), 4, 5)
+    clean = solver(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-5)
+    spoilt = solver(lambda z: f(z, x.at[1].set(bad), w), jnp.zeros_like(x), tol=1e-5)
+    others = np.array([0, 2, 3])
+    for field in ("value", "residual", "iterations", "status"):
+        np.testing.assert_array_equal(getattr(clean, field)[others], getattr(spoilt, field)[others])
+    assert spoilt.status[1] == Status.DIVERGED
+    assert spoilt.iterations[1] == 1
+    assert spoilt.residual[1] == jnp.inf
+    np.testing.assert_array_equal(spoilt.value[1], 0)  # z0: no iterate had a finite evaluation
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_divergence_on_the_way_returns_the_best_finite_iterate(solver):
+    # Grows without bound: 1 + z² has no real fixed point.
+    sol = solver(lambda z: 1 + z**2, jnp.zeros((1, 1)), max_iter=200)
+    assert sol.status[0] in (Status.DIVERGED, Status.MAX_ITER)
+    assert np.isfinite(sol.value).all()
+    assert np.isfinite(sol.residual).all()
+    np.testing.assert_allclose(
+        sol.residual[0], abs(1 + sol.value[0, 0] ** 2 - sol.value[0, 0]) / (1 + sol.value[0, 0] ** 2), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_states_are_pytrees_of_any_dtype(solver):
+    z0 = {"a": jnp.zeros((2, 3, 4)), "b": (jnp.zeros((2,), jnp.bfloat16),)}
+    sol = solver(lambda z: jax.tree.map(lambda leaf: 0.5 * leaf + 1, z), z0, tol=1e-2)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), sol.value) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), z0
+    )
+    # Relative residual 1e-2 at rate 1/2: within 2e-2 of the equilibrium, and bfloat16 has 8 bits.
+    for leaf in jax.tree.leaves(sol.value):
+        np.testing.assert_allclose(leaf.astype(jnp.float32), 2, rtol=3e-2)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (1,)])
+def test_empty_batches_empty_states_and_scalars(solver, shape):
+    sol = solver(lambda z: 0.5 * z + 1, jnp.zeros(shape), tol=1e-3)
+    assert sol.value.shape == shape
+    assert (sol.status == Status.CONVERGED).all()
+
+
+def test_solves_under_jit_and_vmap():
+    f, w, x = tanh_network(jax.random.key(0), 3, 4)
+
+    def equilibrium(x):
+        return deq_jax.anderson(lambda z: f(z, x, w), jnp.zeros_like(x), tol=1e-5)
+
+    plain, twice = equilibrium(x), jnp.stack([x, 2 * x])
+    mapped = jax.jit(jax.vmap(equilibrium))(twice)
+    np.testing.assert_allclose(mapped.value[0], plain.value, rtol=1e-6)  # float32, another order of sums
+    np.testing.assert_array_equal(mapped.iterations[0], plain.iterations)
+
+
+def test_a_weakly_typed_start_is_accepted():
+    sol = deq_jax.anderson(lambda z: 0.5 * z + jnp.ones((2, 1)), jnp.full((2, 1), 1.0), tol=1e-3)
+    assert (sol.status == Status.CONVERGED).all()
+
+
+@pytest.mark.parametrize("setting", [{"tol": 0.0}, {"tol": -1.0}, {"max_iter": 0}])
+def test_settings_must_be_positive(setting):
+    with pytest.raises(ValueError, match=f"{next(iter(setting))} must be positive"):
+        solve(PLAIN, halve, jnp.ones((1, 1)), **({"tol": 0.1, "max_iter": 5} | setting))
+
+
+def test_an_output_of_another_form_is_refused():
+    with pytest.raises(TypeError, match=r"z0 is float32\[1, 2\], f\(z0\) is float32\[1, 3\]"):
+        solve(PLAIN, lambda z: jnp.ones((1, 3)), jnp.ones((1, 2)), tol=0.1, max_iter=5)
