@@ -6,7 +6,8 @@ The functional face. The Flax side is ``deq_jax.nn``, imported on its own: impor
 from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, phantom
 from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.solution import Solution, Status
-from deq_jax.solvers import Rule, anderson, forward_iteration, solve
+from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
+from deq_jax.stability import jacobian_penalty, spectral_radius
 
 __version__ = "0.1.0"
 
@@ -17,12 +18,15 @@ __all__ = [
     "Status",
     "adjoint_report",
     "anderson",
+    "broyden",
     "direct",
     "fixed_point",
     "forward_iteration",
     "implicit",
     "jacobian_free",
+    "jacobian_penalty",
     "phantom",
     "solve",
+    "spectral_radius",
     "unrolled",
 ]

@@ -9,7 +9,7 @@ import deq_jax
 from deq_jax import Rule, Status, solve
 from tests.problems import tanh_network
 
-SOLVERS = [deq_jax.forward_iteration, deq_jax.anderson]
+SOLVERS = [deq_jax.forward_iteration, deq_jax.anderson, deq_jax.broyden]
 PLAIN = Rule(lambda z0: (), lambda z, fz, state, k: (fz, state))
 
 

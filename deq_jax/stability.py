@@ -1,0 +1,112 @@
+"""How contractive a cell is at a state: its Jacobian's spectral radius, and a penalty that keeps it small.
+
+Both use vector-Jacobian products only, so they take every ``f`` that :func:`~deq_jax.fixed_point` can differentiate.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Key, PyTree
+
+from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_dot
+
+
+def spectral_radius(
+    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], iterations: int = 50
+) -> Float[Array, " batch"]:
+    """Estimate the spectral radius of ``∂f/∂z`` at ``z``, per sample, by power iteration.
+
+    Below 1, forward iteration converges near an equilibrium ``z``, at that rate. With ``v ← Jᵀv / ‖Jᵀv‖``, the estimate
+    is the geometric mean of ``‖Jᵀv‖`` over the second half of the iterations: where the dominant eigenvalues are a
+    complex pair single factors swing, and their mean does not.
+
+    Args:
+        f: maps a state to a state of the same form, each sample on its own.
+        z: where the Jacobian is taken, usually an equilibrium; a pytree of floating-point arrays ``[batch, ...]``.
+        key: draws the first ``v``.
+        iterations: vector-Jacobian products to spend, at least 2.
+
+    Returns:
+        The estimates ``[batch]``, not differentiable.
+
+    Raises:
+        TypeError: ``f(z)`` has another form than ``z``, or ``z`` is not floating-point.
+        ValueError: the leading axes of ``z`` differ, or ``iterations`` is below 2.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> print(spectral_radius(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)))
+        [0.5 0.5]
+    """
+    if not (isinstance(iterations, int) and iterations >= 2):
+        raise ValueError(f"spectral_radius needs a whole number of iterations, at least 2; got {iterations!r}.")
+    transposed = _transposed_jacobian(f, z)
+
+    def normalised(v: PyTree) -> tuple[PyTree, Float[Array, " batch"]]:
+        flat = flatten_samples(v)
+        norm = jnp.sqrt(sample_dot(flat, flat))
+        divisor = jnp.where(norm > 0, norm, 1)[:, None]
+        return restore_samples(jax.tree.map(lambda leaf: (leaf / divisor).astype(leaf.dtype), flat), v), norm
+
+    def step(v: PyTree, _: None) -> tuple[PyTree, Float[Array, " batch"]]:
+        return normalised(transposed(v))
+
+    _, growth = lax.scan(step, normalised(_draw(jax.random.normal, key, z))[0], length=iterations)
+    return lax.stop_gradient(jnp.exp(jnp.mean(jnp.log(growth[iterations // 2 :]), axis=0)))
+
+
+def jacobian_penalty(
+    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], samples: int = 1
+) -> Float[Array, " batch"]:
+    """Estimate ``‖∂f/∂z‖_F²`` at ``z``, per sample, by Hutchinson's method; differentiable.
+
+    The mean of ``‖Jᵀε‖₂²`` over draws of signs ``ε``, which is unbiased. Added to a loss, with a weight and usually
+    divided by the size of a state, it keeps the cell contractive and the solves short. Gradients reach ``z`` and
+    whatever ``f`` closes over.
+
+    Args:
+        f: maps a state to a state of the same form, each sample on its own.
+        z: where the Jacobian is taken, usually an equilibrium; a pytree of floating-point arrays ``[batch, ...]``.
+        key: draws the signs.
+        samples: draws to average, at least 1; each costs a vector-Jacobian product.
+
+    Returns:
+        The estimates ``[batch]``.
+
+    Raises:
+        TypeError: ``f(z)`` has another form than ``z``, or ``z`` is not floating-point.
+        ValueError: the leading axes of ``z`` differ, or ``samples`` is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> print(jacobian_penalty(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)))
+        [0.75 0.75]
+
+    Source: Bai et al., "Stabilizing equilibrium models by Jacobian regularization", 2021, section 4.
+    """
+    if not (isinstance(samples, int) and samples >= 1):
+        raise ValueError(f"jacobian_penalty needs a whole number of samples, at least 1; got {samples!r}.")
+    transposed = _transposed_jacobian(f, z)
+
+    def estimate(key: Key[Array, ""]) -> Float[Array, " batch"]:
+        product = flatten_samples(transposed(_draw(jax.random.rademacher, key, z)))
+        return sample_dot(product, product)
+
+    return jnp.mean(jax.vmap(estimate)(jax.random.split(key, samples)), axis=0)
+
+
+def _transposed_jacobian(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
+    batch_size(z)
+    fz, pull_back = jax.vjp(f, z)
+    check_same_form(fz, z)
+    return lambda v: pull_back(v)[0]
+
+
+def _draw(sampler: Callable[..., Array], key: Key[Array, ""], z: PyTree) -> PyTree:
+    leaves, structure = jax.tree.flatten(z)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [sampler(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
