@@ -6,13 +6,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import jaxpr_as_fun
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
-from deq_jax.solution import Solution, Status
+from deq_jax.implicit_function import check_solution, hoist, where_solved
+from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import batch_size, check_same_form
 
 
 def fixed_point(
@@ -68,13 +68,13 @@ def fixed_point(
     z0 = jax.tree.map(jnp.asarray, z0)
     if adjoint is None:
         adjoint = implicit(solver)
-    apply, closure = _hoist(f, z0, args)
+    apply, closure = hoist(f, z0, args)
 
     @jax.custom_vjp
     def solve(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> Solution:
         del report
         solution = solver(lambda z: apply(z, args, closure), z0)
-        _check_solution(solution, z0)
+        check_solution(solution, z0)
         return solution
 
     def forward(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> tuple[Solution, tuple]:
@@ -83,7 +83,7 @@ def fixed_point(
 
     def backward(residuals: tuple, cotangent: Solution) -> tuple:
         z_star, status, args, closure = residuals
-        y = _where_solved(status, cotangent.value)
+        y = where_solved(status, cotangent.value)
         _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
         solution = adjoint(lambda g: transposed(g)[0], y, fixed_point)
         _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
@@ -119,38 +119,6 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
     check_same_form(jax.eval_shape(f, z0, *args), z0)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
-
-
-def _hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
-    """``f`` as a function of everything that it depends on: ``apply(z, args, closure)``, and the ``closure``.
-
-    A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
-    ``jax.closure_convert`` leaves in place.
-    """
-    jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
-    check_same_form(out, z0)
-    structure = jax.tree.structure(out)
-
-    def apply(z: PyTree, args: tuple, closure: list) -> PyTree:
-        outputs = jaxpr_as_fun(jaxpr.replace(consts=closure))(*jax.tree.leaves((z, args)))
-        return jax.tree.unflatten(structure, outputs)
-
-    return apply, jaxpr.consts
-
-
-def _check_solution(solution: Any, z0: PyTree) -> None:
-    if not isinstance(solution, Solution):
-        raise TypeError(
-            f"the solver must return a deq_jax.Solution, got {type(solution).__name__}. "
-            "Pass a callable (f, z0) -> Solution, such as functools.partial(deq_jax.anderson, tol=1e-3)."
-        )
-    check_same_form(solution.value, z0)
-
-
-def _where_solved(status: Int[Array, " batch"], y: PyTree) -> PyTree:
-    """The cotangent ``y``, zero for samples that diverged."""
-    flat = flatten_samples(y)
-    return restore_samples(sample_where(status != Status.DIVERGED, flat, jax.tree.map(jnp.zeros_like, flat)), y)
 
 
 def _as_report(solution: Solution) -> AdjointReport:

@@ -1,0 +1,97 @@
+"""The primitive's sibling for forward mode: ``jax.jvp``, ``jax.jacfwd``, Hessians as ``jacfwd`` of ``jacrev``."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import PyTree
+
+from deq_jax.adjoint import Solver
+from deq_jax.implicit_function import check_solution, hoist, where_solved
+from deq_jax.solution import Solution
+from deq_jax.solvers import anderson
+from deq_jax.trees import batch_size
+
+
+def fixed_point_jvp(
+    f: Callable[..., PyTree],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = anderson,
+    tangent_solver: Solver | None = None,
+) -> Solution:
+    """Solve ``z = f(z, *args)`` as :func:`~deq_jax.fixed_point` does, differentiably in forward and reverse mode.
+
+    The tangent ``t`` of the solution, for tangents ``dθ`` of ``args`` and of whatever ``f`` closes over, solves a linear
+    fixed point,
+
+        ``t = (∂f/∂z) t + (∂f/∂θ) dθ``,
+
+    and is linear in ``dθ``, so that JAX transposes it for reverse mode. Why it is not the only primitive: it pushes
+    tangents through ``f``, so ``f`` may hold no ``jax.custom_vjp``, and :class:`deq_jax.nn.Conv` is one; and its
+    backward solve can neither be approximated nor report on itself. For training, use :func:`~deq_jax.fixed_point`.
+
+    Args:
+        f: maps a state and ``args`` to a state of the same structure, shapes and dtypes. Samples must be independent,
+            and the function pure.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``; it has no derivative.
+        *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
+        tangent_solver: the solver for tangents and cotangents; None for ``solver``.
+
+    Returns:
+        A :class:`~deq_jax.Solution`. Only its ``value`` carries derivatives.
+
+    Raises:
+        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
+            ``solver`` returns something else than a Solution like ``z0``, or ``f`` has no forward mode.
+        ValueError: the leading axes of ``z0`` differ.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> def z_star(x):
+        ...     return fixed_point_jvp(lambda z, x: 0.5 * z + x, jnp.zeros((1, 1)), x).value
+        >>> print(jax.jvp(z_star, (jnp.ones((1, 1)),), (jnp.ones((1, 1)),))[1])
+        [[2.]]
+
+    Source: the chapter, "Implicit differentiation of equilibrium layers", the explicit expression for the Jacobian.
+    """
+    batch_size(z0)
+    z0 = jax.tree.map(jnp.asarray, z0)
+    apply, closure = hoist(f, z0, args)
+    linear_solver = solver if tangent_solver is None else tangent_solver
+
+    @jax.custom_jvp
+    def solve(z0: PyTree, args: tuple, closure: list) -> Solution:
+        solution = solver(lambda z: apply(z, args, closure), z0)
+        check_solution(solution, z0)
+        return solution
+
+    @solve.defjvp
+    def push_forward(primals: tuple, tangents: tuple) -> tuple[Solution, Solution]:
+        _, args, closure = primals
+        solution = solve(*primals)
+        _, b = jax.jvp(lambda args, closure: apply(solution.value, args, closure), (args, closure), tangents[1:])
+
+        def residual(t: PyTree) -> PyTree:
+            """The linear map ``(I − ∂f/∂z) t``."""
+            _, jt = jax.jvp(lambda z: apply(z, args, closure), (solution.value,), (t,))
+            return jax.tree.map(jnp.subtract, t, jt)
+
+        def invert(linear: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
+            return linear_solver(lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, linear(t), b), b).value
+
+        b = where_solved(solution.status, b)
+        t = lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)
+        return solution, jax.tree.map(_no_tangent, solution)._replace(value=t)
+
+    return solve(z0, args, closure)
+
+
+def _no_tangent(leaf: jax.Array) -> Any:
+    if jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.zeros_like(leaf)
+    return np.zeros(leaf.shape, jax.dtypes.float0)

@@ -1,0 +1,45 @@
+"""What both ways of differentiating an equilibrium share: everything that ``f`` depends on, and a sound solution."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
+from jaxtyping import Array, Int, PyTree
+
+from deq_jax.solution import Solution, Status
+from deq_jax.trees import check_same_form, flatten_samples, restore_samples, sample_where
+
+
+def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
+    """``f`` as a function of everything that it depends on: ``apply(z, args, closure)``, and the ``closure``.
+
+    A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
+    ``jax.closure_convert`` leaves in place.
+    """
+    jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
+    check_same_form(out, z0)
+    structure = jax.tree.structure(out)
+
+    def apply(z: PyTree, args: tuple, closure: list) -> PyTree:
+        outputs = jaxpr_as_fun(jaxpr.replace(consts=closure))(*jax.tree.leaves((z, args)))
+        return jax.tree.unflatten(structure, outputs)
+
+    return apply, jaxpr.consts
+
+
+def check_solution(solution: Any, z0: PyTree) -> None:
+    """Raise a TypeError unless a solver returned a Solution like ``z0``."""
+    if not isinstance(solution, Solution):
+        raise TypeError(
+            f"the solver must return a deq_jax.Solution, got {type(solution).__name__}. "
+            "Pass a callable (f, z0) -> Solution, such as functools.partial(deq_jax.anderson, tol=1e-3)."
+        )
+    check_same_form(solution.value, z0)
+
+
+def where_solved(status: Int[Array, " batch"], y: PyTree) -> PyTree:
+    """The tangent or cotangent ``y`` of a solution, zero for samples that diverged."""
+    flat = flatten_samples(y)
+    return restore_samples(sample_where(status != Status.DIVERGED, flat, jax.tree.map(jnp.zeros_like, flat)), y)

@@ -1,0 +1,60 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax.test_util import check_grads
+
+import deq_jax
+from deq_jax import nn
+from tests.problems import tanh_network
+
+TIGHT = functools.partial(deq_jax.anderson, tol=1e-13, max_iter=300)
+
+
+@pytest.fixture
+def loss(x64):
+    f, w, x = tanh_network(jax.random.key(0), 2, 4, dtype=jnp.float64)
+
+    def loss(primitive, x, w, scale):
+        order = jnp.array([1, 0, 3, 2])
+        sol = primitive(lambda z, x, w: scale * f(z, x, w)[:, order], jnp.zeros_like(x), x, w, solver=TIGHT)
+        return jnp.sum(jnp.sin(sol.value))
+
+    return loss, (x, w, jnp.float64(0.7))
+
+
+def test_both_modes_agree_with_finite_differences(loss):
+    loss, args = loss
+    check_grads(functools.partial(loss, deq_jax.fixed_point_jvp), args, order=2, modes=["fwd", "rev"])
+
+
+def test_it_is_the_same_function_as_the_primitive(loss):
+    loss, args = loss
+    ours, other = (
+        jax.value_and_grad(functools.partial(loss, primitive), argnums=(0, 1, 2))(*args)
+        for primitive in (deq_jax.fixed_point_jvp, deq_jax.fixed_point)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, other)
+
+
+def test_hessians_by_forward_over_reverse(loss):
+    loss, (x, w, scale) = loss
+    by_reverse = jax.jacrev(jax.grad(lambda x: loss(deq_jax.fixed_point, x, w, scale)))(x)
+    by_both = jax.jit(jax.hessian(lambda x: loss(deq_jax.fixed_point_jvp, x, w, scale)))(x)
+    np.testing.assert_allclose(by_both, by_reverse, rtol=1e-9, atol=1e-11)
+
+
+def test_the_primitive_itself_has_no_forward_mode(loss):
+    loss, (x, w, scale) = loss
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: loss(deq_jax.fixed_point, x, w, scale), (x,), (x,))
+
+
+def test_a_cell_with_a_custom_vjp_has_none_either():
+    cell = nn.ResNetCell(4, 4, num_groups=2, rngs=nnx.Rngs(0))
+    x = jnp.ones((1, 4, 4, 4))
+    with pytest.raises(TypeError, match="forward-mode"):
+        jax.jvp(lambda x: deq_jax.fixed_point_jvp(cell, x, x).value, (x,), (x,))
