@@ -25,8 +25,8 @@ def fixed_point_jvp(
 ) -> Solution:
     """Solve ``z = f(z, *args)`` as :func:`~deq_jax.fixed_point` does, differentiably in forward and reverse mode.
 
-    The tangent ``t`` of the solution, for tangents ``dθ`` of ``args`` and of whatever ``f`` closes over, solves a linear
-    fixed point,
+    The tangent ``t`` of the solution, for tangents ``dθ`` of ``args`` and of whatever ``f`` closes over, solves a
+    linear fixed point,
 
         ``t = (∂f/∂z) t + (∂f/∂θ) dθ``,
 

@@ -27,7 +27,7 @@ def test_gradients_of_injection_parameters_and_closure(network, order):
         return jnp.sum(jnp.sin(sol.value))
 
     pair = {"shift": jnp.full(4, 0.3)}
-    check_grads(loss, (x, w, jnp.float64(0.7), pair), order=order, modes=["rev"])
+    check_grads(jax.jit(loss), (x, w, jnp.float64(0.7), pair), order=order, modes=["rev"])
 
 
 def test_gradients_under_jit_of_grad_and_grad_of_jit(network):
@@ -82,7 +82,7 @@ def test_states_and_arguments_are_pytrees(x64):
         sol = fixed_point(f, {"a": jnp.zeros((2, 3)), "b": jnp.zeros((2, 3))}, x, solver=TIGHT)
         return jnp.sum(sol.value["a"] * sol.value["b"])
 
-    check_grads(loss, ((jnp.ones((2, 3)), {"scale": jnp.full((2, 3), 0.2)}),), order=2, modes=["rev"])
+    check_grads(jax.jit(loss), ((jnp.ones((2, 3)), {"scale": jnp.full((2, 3), 0.2)}),), order=2, modes=["rev"])
 
 
 def test_the_start_has_no_gradient(network):

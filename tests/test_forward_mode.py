@@ -28,7 +28,7 @@ def loss(x64):
 
 def test_both_modes_agree_with_finite_differences(loss):
     loss, args = loss
-    check_grads(functools.partial(loss, deq_jax.fixed_point_jvp), args, order=2, modes=["fwd", "rev"])
+    check_grads(jax.jit(functools.partial(loss, deq_jax.fixed_point_jvp)), args, order=2, modes=["fwd", "rev"])
 
 
 def test_it_is_the_same_function_as_the_primitive(loss):
