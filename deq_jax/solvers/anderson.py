@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.loop import Rule, Scalar, solve
 from deq_jax.trees import Matrices, accumulation_dtype
 
 
@@ -32,7 +32,7 @@ def anderson(
     m: int = 5,
     lam: float = 1e-4,
     beta: float = 1.0,
-    tol: float = 1e-2,
+    tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
 ) -> Solution:

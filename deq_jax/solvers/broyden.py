@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.loop import Rule, Scalar, solve
 from deq_jax.trees import Matrices, accumulation_dtype, sample_dot, sample_where
 
 
@@ -27,7 +27,7 @@ def broyden(
     z0: PyTree,
     *,
     m: int = 10,
-    tol: float = 1e-2,
+    tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
 ) -> Solution:

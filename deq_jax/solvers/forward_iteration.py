@@ -6,7 +6,7 @@ import jax
 from jaxtyping import PyTree
 
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.loop import Rule, Scalar, solve
 from deq_jax.trees import Matrices
 
 
@@ -15,7 +15,7 @@ def forward_iteration(
     z0: PyTree,
     *,
     damping: float = 1.0,
-    tol: float = 1e-2,
+    tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
 ) -> Solution:

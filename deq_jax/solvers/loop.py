@@ -26,6 +26,8 @@ from deq_jax.trees import (
     sample_where,
 )
 
+Scalar = float | Float[Array, ""]
+
 
 class Rule(NamedTuple):
     """How to propose the next iterate from what has been seen.
@@ -53,7 +55,7 @@ class _Carry(NamedTuple):
 
 
 def solve(
-    rule: Rule, f: Callable[[PyTree], PyTree], z0: PyTree, *, tol: Any, max_iter: int, trace: bool = False
+    rule: Rule, f: Callable[[PyTree], PyTree], z0: PyTree, *, tol: Scalar, max_iter: int, trace: bool = False
 ) -> Solution:
     """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
 
@@ -64,7 +66,7 @@ def solve(
         rule: proposes iterates.
         f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
         z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
-        tol: relative residual at which a sample has converged, positive.
+        tol: relative residual at which a sample has converged, positive; it may be traced.
         max_iter: evaluations of ``f`` at most, positive.
         trace: whether to record the residual of every evaluation.
 
