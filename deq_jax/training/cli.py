@@ -1,0 +1,107 @@
+"""The command line of train.py: a preset, and any of its fields."""
+
+import contextlib
+import dataclasses
+import difflib
+import inspect
+import io
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import tyro
+
+from deq_jax.training.config import PRESETS, Config, flatten, to_dict
+from deq_jax.training.errors import UserError
+
+_BOX = "╭╮╰╯│─"
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The configuration that `PRESET [--field value ...]` asks for.
+
+    Prints the help and exits with status 0 on --help.
+
+    Raises:
+        UserError: on an unknown preset or field, or a value that a field does not take.
+    """
+    presets = ", ".join(PRESETS)
+    wants_help = bool({"-h", "--help"} & set(arguments))
+    name, fields = (arguments[0], list(arguments[1:])) if arguments else ("", [])
+    if wants_help and name not in PRESETS:
+        name, fields = "digits", ["--help"]
+    if not name or name.startswith("-"):
+        raise UserError(f"a preset comes first: python train.py PRESET [--field value ...]\nPresets: {presets}.")
+    if name not in PRESETS:
+        raise UserError(f"unknown preset '{name}'{_suggestion(name, PRESETS)}\nPresets: {presets}.")
+    default = PRESETS[name]()
+    if not wants_help:
+        _require_known_fields(fields, default)
+    return _parse_fields(name, default, fields)
+
+
+def parse_function[T](
+    function: Callable[..., T],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    default: Any = None,
+    description: str | None = None,
+) -> T:
+    """What `function`, or a dataclass, gives when called with the command line's arguments.
+
+    Raises:
+        UserError: tyro does not understand the arguments; says so in one line.
+    """
+    complaint = io.StringIO()
+    defaults = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(function, prog=prog, description=description, args=arguments, **defaults)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    message = _first_paragraph(complaint.getvalue()).removeprefix("Error parsing ").removeprefix("Config: ")
+    raise UserError(message or f"{prog} does not understand: {' '.join(arguments)}")
+
+
+def _parse_fields(preset: str, default: Config, arguments: Sequence[str]) -> Config:
+    listing = "\n".join(f"{name:18}{_docstring(name).splitlines()[0]}" for name in PRESETS)
+    return parse_function(
+        Config,
+        arguments,
+        prog="train.py PRESET",
+        default=default,
+        description=f"{listing}\n\nThe defaults below are those of {preset}.\n\n{_docstring(preset)}",
+    )
+
+
+def _require_known_fields(arguments: Iterable[str], config: Config) -> None:
+    known = [field.replace("_", "-") for field in flatten(to_dict(config))]
+    for argument in arguments:
+        field = argument.split("=")[0].removeprefix("--").replace("_", "-")
+        if argument.startswith("--") and field not in known:
+            top = [field.name for field in dataclasses.fields(config)]
+            raise UserError(
+                f"unknown field '{argument.split('=')[0]}'{_suggestion(field, known, '--')}\n"
+                f"Fields: {', '.join(top).replace('_', '-')}; groups take --group.field. All of them: train.py --help"
+            )
+
+
+def _docstring(preset: str) -> str:
+    return inspect.getdoc(PRESETS[preset]) or ""
+
+
+def _first_paragraph(box: str) -> str:
+    """The message of one of tyro's boxes, without the frame, its title and what follows the first rule."""
+    words: list[str] = []
+    for line in box.splitlines()[1:]:
+        text = line.strip(_BOX + " ")
+        if not text:
+            break
+        words.append(text)
+    return " ".join(words)
+
+
+def _suggestion(word: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(word, list(known), n=2)
+    return f"; did you mean {' or '.join(prefix + name for name in near)}?" if near else "."

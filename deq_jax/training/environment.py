@@ -1,0 +1,66 @@
+"""environment.json: what ran, on what."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from deq_jax.training.files import write_atomically
+
+_PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, devices, commit, platform and command line of this process."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "git": _git(),
+    }
+
+
+def write(path: Path, description: dict[str, Any]) -> None:
+    """Writes the description of a run's first start; those of later starts are added to its list "resumed"."""
+    try:
+        first = json.loads(path.read_text())
+        first["resumed"].append(description)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        first = {**description, "resumed": []}
+    write_atomically(path, json.dumps(first, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the sources and whether they differ from it; None where they are not in a git checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    commit, changes = _git_output(root, "rev-parse", "HEAD"), _git_output(root, "status", "--porcelain")
+    return {"commit": commit, "dirty": bool(changes)} if commit is not None else None
+
+
+def _git_output(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,53 @@
+"""A run's folder: whose it is, and the configuration that it holds."""
+
+import json
+from pathlib import Path
+
+from deq_jax.training.config import Config, differences, from_dict, to_dict
+from deq_jax.training.errors import UserError
+from deq_jax.training.files import write_atomically
+
+
+def require_usable(config: Config) -> None:
+    """Raises UserError where `config.out` holds another run, or something that is no run."""
+    out = config.out
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder.")
+    if (out / "config.json").exists():
+        different = differences(read_config(out), config)
+        if different:
+            fields = ", ".join(f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in different.items())
+            raise UserError(
+                f"{out} holds a run of another configuration: {fields}.\n"
+                f"Choose another --out, or repeat that run's settings to continue it."
+            )
+    elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise UserError(f"--out {out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def claim(config: Config) -> None:
+    """Makes the folder and writes config.json."""
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        write_atomically(config.out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--out {config.out} cannot be written to: {error.strerror}.") from error
+
+
+def read_config(run: Path) -> Config:
+    """The configuration of a run.
+
+    Raises:
+        UserError: `run` is no run's folder, or its config.json is damaged.
+    """
+    path = run / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        return from_dict(values)
+    except OSError as error:
+        problem = "does not exist" if not run.exists() else "is not a run: it holds no config.json"
+        raise UserError(f"{run} {problem}. Expected the --out of a python train.py.") from error
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} is damaged, or of another version of deq_jax: {error}") from error

@@ -1,0 +1,67 @@
+"""The run's running account: lines of metrics.jsonl, and the progress bar."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deq_jax.training import metrics
+from deq_jax.training.step import TrainMetrics
+
+
+class Logbook:
+    """Writes a step's metrics once the next step has been handed to the device, which so never waits for a file.
+
+    Args:
+        path: the metrics.jsonl to append to.
+        bar: the progress bar to move.
+        clock: seconds since the run began, over resumes.
+        epoch_of: the epoch of a step.
+    """
+
+    def __init__(self, path: Path, bar: tqdm, clock: Callable[[], float], epoch_of: Callable[[int], int]) -> None:
+        self.path, self.bar, self.clock, self.epoch_of = path, bar, clock, epoch_of
+        self._pending: tuple[int, TrainMetrics, float] | None = None
+        self._settled = clock()
+
+    def dispatched(self, step: int, measured: TrainMetrics, started: float) -> None:
+        """Settles the step before, and takes note of one that the device has been given at the time `started`."""
+        self.settle()
+        self._pending = (step, measured, started)
+
+    def settle(self) -> None:
+        """Waits for the step that was last handed to the device, and writes its line.
+
+        Raises:
+            FloatingPointError: its loss or a gradient is not finite.
+        """
+        if self._pending is None:
+            return
+        (step, measured, started), self._pending = self._pending, None
+        means = metrics.train_means(measured)
+        now = self.clock()
+        step_seconds = now - max(started, self._settled)
+        self._settled = now
+        epoch = self.epoch_of(step)
+        metrics.append(
+            self.path,
+            metrics.line("train", step, epoch, means, seconds=round(now, 3), step_seconds=round(step_seconds, 4)),
+        )
+        self.bar.update()
+        self.bar.set_postfix_str(
+            f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1%}, "
+            f"forward {means['forward_iterations']:.1f} to {means['forward_residual']:.0e}, "
+            f"adjoint {means['adjoint_iterations']:.1f} to {means['adjoint_residual']:.0e}",
+            refresh=False,
+        )
+        if not measured.is_finite:
+            raise FloatingPointError(f"the loss or its gradient is not finite at step {step:,}")
+
+    def evaluated(self, step: int, means: Mapping[str, float]) -> None:
+        """Writes the line of an evaluation on the test split, and says it."""
+        epoch = self.epoch_of(step)
+        metrics.append(self.path, metrics.line("eval", step, epoch, means, seconds=round(self.clock(), 3)))
+        self.bar.write(
+            f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}, accuracy {means['accuracy']:.2%}, "
+            f"{means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
+        )

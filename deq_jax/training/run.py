@@ -1,0 +1,184 @@
+"""A training run, from its start or from where it stopped, to its end."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from tqdm import tqdm
+
+from deq_jax.training import checkpoints, curves, environment, metrics
+from deq_jax.training.build import build_model, build_optimizer
+from deq_jax.training.compilation import compiled, use_persistent_cache
+from deq_jax.training.config import Config
+from deq_jax.training.data import Dataset, eval_batches, load, train_batch
+from deq_jax.training.errors import NonFiniteLossError, UserError
+from deq_jax.training.evaluation import evaluate
+from deq_jax.training.folder import claim, require_usable
+from deq_jax.training.logbook import Logbook
+from deq_jax.training.signals import stop_requests
+from deq_jax.training.step import EvalStep, TrainState, TrainStep, create_state, make_eval_step, make_train_step
+
+_SECONDS_BETWEEN_CURVES = 60.0
+
+
+class _Plan(NamedTuple):
+    """What a run reads and does, settled before its first step."""
+
+    config: Config
+    train: Dataset
+    test: Dataset
+    train_step: TrainStep
+    eval_step: EvalStep
+    steps_per_epoch: int
+    last_step: int
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 1, that the `step`-th update belongs to."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def ends_at(self, step: int) -> bool:
+        """Whether an epoch or the run does."""
+        return step > 0 and (step % self.steps_per_epoch == 0 or step == self.last_step)
+
+
+class _Start(NamedTuple):
+    """Where a run begins, or goes on."""
+
+    state: TrainState
+    step: int
+    seconds: float
+    is_evaluated: bool
+
+
+def run(config: Config) -> int:
+    """Trains, or continues, the run in `config.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
+
+    On a CPU a continued run ends with the very parameters of an uninterrupted one.
+
+    Raises:
+        UserError: the folder, the data or the settings do not fit.
+        NonFiniteLossError: training diverged.
+    """
+    use_persistent_cache()
+    require_usable(config)
+    plan, state = _prepare(config)
+    claim(config)
+    start = _find_start(config, state)
+    if start.step >= plan.last_step and start.is_evaluated:
+        print(f"{config.out} is finished: {_result(config)}. Nothing to do.")
+        return 0
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
+    print(
+        f"{config.dataset}: {len(plan.train.labels):,} training and {len(plan.test.labels):,} test images. "
+        f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
+        + (f", {start.step:,} of them taken." if start.step else "."),
+        flush=True,
+    )
+    began = time.monotonic() - start.seconds
+    plan = _compile(plan, start.state)
+    compile_seconds = time.monotonic() - began - start.seconds
+    print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
+    environment.write(
+        config.out / "environment.json",
+        environment.describe() | {"parameters": parameters, "compile_seconds": round(compile_seconds, 3)},
+    )
+    signal = _train(plan, start, lambda: time.monotonic() - began)
+    curves.draw(config.out)
+    if signal is not None:
+        print("Stopped. The same command continues.")
+        return 128 + signal
+    print(f"Finished: {_result(config)}. See {config.out / 'curves.png'}")
+    return 0
+
+
+def _prepare(config: Config) -> tuple[_Plan, TrainState]:
+    train, test = (load(config.dataset, split, config.data_dir) for split in ("train", "test"))
+    steps_per_epoch = len(train.labels) // config.batch_size
+    if not steps_per_epoch:
+        raise UserError(f"--batch-size {config.batch_size} exceeds the {len(train.labels):,} training images.")
+    all_steps = config.epochs * steps_per_epoch
+    last_step = all_steps if config.max_steps is None else min(all_steps, config.max_steps)
+    height, width, channels = train.images.shape[1:]
+    model = build_model(config, (height, width, channels), train.num_classes)
+    optimizer = build_optimizer(config.optimizer, all_steps)
+    steps = make_train_step(model, optimizer), make_eval_step(model)
+    return _Plan(config, train, test, *steps, steps_per_epoch, last_step), create_state(model, optimizer)
+
+
+def _find_start(config: Config, state: TrainState) -> _Start:
+    """The latest readable checkpoint, or else `state`; metrics.jsonl is cut back to it."""
+    restored = checkpoints.restore(config.out, like=state, set_aside=True)
+    state, seconds = restored or (state, 0.0)
+    step = int(state.step)
+    records = metrics.drop_after(config.out / "metrics.jsonl", step)
+    is_evaluated = any(record["kind"] == "eval" and record["step"] == step for record in records)
+    # An evaluation after the checkpoint has taken its time, too.
+    return _Start(state, step, max([seconds, *(record["seconds"] for record in records[-1:])]), is_evaluated)
+
+
+def _compile(plan: _Plan, state: TrainState) -> _Plan:
+    batch = train_batch(plan.train, plan.config.seed, 0, plan.config.batch_size)
+    return plan._replace(
+        train_step=compiled(plan.train_step, state, batch.images, batch.labels, donate_argnums=(0,)),
+        eval_step=compiled(plan.eval_step, state.params, state.batch_stats, *batch),
+    )
+
+
+def _train(plan: _Plan, start: _Start, clock: Callable[[], float]) -> int | None:
+    """Takes the run to its last step. Returns the signal that stopped it before, or None."""
+    config, state = plan.config, start.state
+    with (
+        stop_requests() as stop,
+        checkpoints.opened(config.out) as manager,
+        tqdm(total=plan.last_step, initial=start.step, unit="step", dynamic_ncols=True, disable=None) as bar,
+    ):
+        logbook = Logbook(config.out / "metrics.jsonl", bar, clock, plan.epoch_of)
+
+        def evaluate_on_test(state: TrainState, step: int) -> None:
+            batches = eval_batches(plan.test, config.batch_size)
+            means = evaluate(plan.eval_step, state, batches, is_cancelled=lambda: stop() is not None)
+            if means is not None:
+                logbook.evaluated(step, means)
+
+        if plan.ends_at(start.step) and not start.is_evaluated:
+            evaluate_on_test(state, start.step)
+        saved = drawn = clock()
+        for step in range(start.step + 1, plan.last_step + 1):
+            if stop() is not None:
+                break
+            batch = train_batch(plan.train, config.seed, step - 1, config.batch_size)
+            started = clock()
+            state, measured = plan.train_step(state, batch.images, batch.labels)
+            try:
+                logbook.dispatched(step, measured, started)
+                ends = plan.ends_at(step)
+                if not (ends or stop() is not None or clock() - saved > 60 * config.checkpoint_minutes):
+                    continue
+                # What is saved has been measured, so no checkpoint holds a state that went wrong.
+                logbook.settle()
+            except FloatingPointError as error:
+                last = manager.latest_step()
+                good = (
+                    "there is no checkpoint yet"
+                    if last is None
+                    else f"the last good checkpoint is {manager.directory / str(last)}"
+                )
+                raise NonFiniteLossError(
+                    f"{error}; {good}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
+                ) from error
+            checkpoints.save(manager, state, clock())
+            saved = clock()
+            if ends:
+                evaluate_on_test(state, step)
+                if clock() - drawn > _SECONDS_BETWEEN_CURVES:
+                    curves.draw(config.out)
+                    drawn = clock()
+        return stop()
+
+
+def _result(config: Config) -> str:
+    records = metrics.read(config.out / "metrics.jsonl")
+    last = next(record for record in reversed(records) if record["kind"] == "eval")
+    accuracy = "unknown" if last["accuracy"] is None else f"{last['accuracy']:.2%}"
+    return f"test accuracy {accuracy} after step {last['step']:,} and {last['seconds']:.0f} s"

@@ -1,0 +1,64 @@
+"""Training runs small enough for tests: a few seconds, compilation included."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import jax
+
+from deq_jax.training.config import Config, ModelConfig, SolverConfig
+
+# What tiny(out) is on the command line, after the preset's name.
+TINY_FIELDS = [
+    "--epochs",
+    "1",
+    "--batch-size",
+    "180",
+    "--model.channels",
+    "8",
+    "--model.inner-channels",
+    "8",
+    "--model.num-groups",
+    "2",
+    "--model.pool",
+    "4",
+    "--solver.max-iter",
+    "6",
+    "--solver.m",
+    "3",
+]
+
+
+def tiny(out: Path, **changes) -> Config:
+    """One epoch of seven steps on the digits, 1,642 parameters, 6 evaluations a solve at most."""
+    config = Config(
+        dataset="digits",
+        out=out,
+        epochs=1,
+        batch_size=180,
+        model=ModelConfig(channels=8, inner_channels=8, num_groups=2, pool=4),
+        solver=SolverConfig(max_iter=6, m=3),
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def environment() -> dict[str, str]:
+    """For a process of its own: compiled programs are shared with this one, and not with the user's."""
+    cache = jax.config.jax_compilation_cache_dir
+    return os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
+
+
+def records(run: Path) -> list[dict]:
+    """The lines of a run's metrics.jsonl, read as strictly as any other JSON reader would."""
+
+    def refuse(constant):
+        raise ValueError(f"{constant} is not JSON")
+
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def without_times(records: list[dict]) -> list[dict]:
+    """Lines as far as they are the same in every repeat."""
+    return [{name: value for name, value in record.items() if "seconds" not in name} for record in records]

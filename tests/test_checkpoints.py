@@ -1,0 +1,136 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from deq_jax.training import checkpoints
+from deq_jax.training.errors import UserError
+from deq_jax.training.step import TrainState, create_state
+
+
+class Layer(nnx.Module):
+    def __init__(self, width, rngs):
+        self.linear = nnx.Linear(width, width, rngs=rngs)
+        self.norm = nnx.BatchNorm(width, rngs=rngs)
+
+
+def state_at(step, width=40):
+    """Something of everything that a state holds, different at every step."""
+    state = create_state(Layer(width, nnx.Rngs(step)), optax.adam(optax.cosine_decay_schedule(1e-3, 10)))
+    return state._replace(step=jnp.asarray(step, jnp.int32))
+
+
+def save(run, *steps):
+    with checkpoints.opened(run) as manager:
+        for step in steps:
+            checkpoints.save(manager, state_at(step), seconds=10.0 * step)
+
+
+def assert_restored(restored, step):
+    expected = state_at(step)
+    assert isinstance(restored.state, TrainState)
+    assert jax.tree.structure(restored.state) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, restored.state, expected)
+    assert restored.seconds == 10.0 * step
+
+
+def largest_file(folder):
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder):
+    file = largest_file(folder)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def flip_a_bit(folder):
+    """Orbax itself restores this without a word."""
+    file = largest_file(folder)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(bytes(content))
+
+
+def remove_a_file(folder):
+    largest_file(folder).unlink()
+
+
+def leave_unfinished(folder):
+    """As if the run had been killed between the checkpoint and its seal."""
+    (folder / "seal.json").unlink()
+
+
+def damage_the_seal(folder):
+    (folder / "seal.json").write_text("{")
+
+
+DAMAGES = [truncate, flip_a_bit, remove_a_file, leave_unfinished, damage_the_seal]
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    save(tmp_path, 3)
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 3)
+
+
+def test_a_run_without_checkpoints_has_none_to_restore(tmp_path):
+    assert checkpoints.restore(tmp_path, like=state_at(0)) is None
+
+
+def test_the_last_three_are_kept(tmp_path):
+    save(tmp_path, 1, 2, 3, 9, 10)
+    assert sorted(int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()) == [3, 9, 10]
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 10)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_latest_one_is_passed_over_with_a_warning(tmp_path, damage, capfd):
+    save(tmp_path, 1, 2)
+    damage(tmp_path / "checkpoints" / "2")
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
+    # One line: the libraries below must not add their own tracebacks.
+    assert capfd.readouterr().err.splitlines() == [
+        f"warning: {tmp_path / 'checkpoints' / '2'} is damaged; continuing from step 1."
+    ]
+
+
+def test_what_was_set_aside_leaves_its_step_free(tmp_path):
+    save(tmp_path, 1, 2)
+    truncate(tmp_path / "checkpoints" / "2")
+    checkpoints.restore(tmp_path, like=state_at(0), set_aside=True)
+    save(tmp_path, 2)
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 2)
+    assert (tmp_path / "checkpoints" / "damaged-2-0").is_dir()
+
+
+def test_a_reader_changes_nothing(tmp_path):
+    save(tmp_path, 1, 2)
+    truncate(tmp_path / "checkpoints" / "2")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    checkpoints.restore(tmp_path, like=state_at(0))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_run_whose_every_checkpoint_is_damaged_is_not_trained_anew_in_silence(tmp_path):
+    save(tmp_path, 1, 2)
+    for step in ("1", "2"):
+        truncate(tmp_path / "checkpoints" / step)
+    with pytest.raises(UserError, match=r"no checkpoint in .* is readable: 2, 1") as error:
+        checkpoints.restore(tmp_path, like=state_at(0), set_aside=True)
+    assert str(error.value).count("\n") <= 1
+
+
+def test_a_run_killed_at_its_first_checkpoint_has_not_begun(tmp_path):
+    save(tmp_path, 1)
+    leave_unfinished(tmp_path / "checkpoints" / "1")
+    assert checkpoints.restore(tmp_path, like=state_at(0), set_aside=True) is None
+    save(tmp_path, 1)
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
+
+
+def test_a_checkpoint_of_another_model_is_a_user_error(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(UserError, match="of another model") as error:
+        checkpoints.restore(tmp_path, like=state_at(0, width=8))
+    assert str(error.value).count("\n") <= 1

@@ -1,0 +1,104 @@
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deq_jax.training.cli import parse
+from deq_jax.training.config import PRESETS, AdjointConfig
+from deq_jax.training.errors import UserError
+from tests.runs import TINY_FIELDS, tiny
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_alone_is_that_preset(name):
+    assert parse([name]) == PRESETS[name]()
+
+
+def test_every_kind_of_field_can_be_given():
+    config = parse(
+        [
+            "digits",
+            "--epochs",
+            "3",
+            "--max-steps",
+            "30",
+            "--data-dir",
+            "D",
+            "--out=O",
+            "--seed",
+            "1",
+            "--solver.tol",
+            "1e-3",
+            "--model.channels",
+            "24",
+            "--adjoint.max_iter",
+            "4",
+        ]
+    )
+    digits = PRESETS["digits"]()
+    assert config == dataclasses.replace(
+        digits,
+        epochs=3,
+        max_steps=30,
+        data_dir=Path("D"),
+        out=Path("O"),
+        seed=1,
+        solver=dataclasses.replace(digits.solver, tol=1e-3),
+        model=dataclasses.replace(digits.model, channels=24),
+        adjoint=AdjointConfig(max_iter=4),
+    )
+
+
+def test_the_tests_own_settings_are_the_same_on_the_command_line():
+    assert parse(["digits", "--out", "x", *TINY_FIELDS]) == tiny(Path("x"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", "a preset comes first"),
+        ("--epochs 3", "a preset comes first"),
+        ("digit", "unknown preset 'digit'; did you mean digits?"),
+        ("mnist", "Presets: digits, cifar10-tutorial."),
+        ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
+        ("digits --solver.tool=3", "unknown field '--solver.tool'; did you mean --solver.tol"),
+        ("digits --colour red", "Fields: dataset, out, data-dir"),
+        ("digits --epochs many", "--epochs: invalid"),
+        ("digits --epochs", "Missing value for argument '--epochs'"),
+        ("digits --epochs 3 4", "Unrecognized options: 4"),
+        ("digits -e 3", "Unrecognized options: -e"),
+        ("digits --dataset mnist", "invalid choice 'mnist'"),
+        ("digits --solver.tol -1", "solver: tol must be positive, but is -1.0"),
+        ("digits --adjoint.m 0", "adjoint: m must be positive, but is 0"),
+        ("digits --batch-size 0", "batch_size must be positive, but is 0"),
+    ],
+)
+def test_what_is_not_understood_is_said_in_two_lines_at_most(arguments, expected):
+    with pytest.raises(UserError) as error:
+        parse(arguments.split())
+    assert expected in str(error.value)
+    assert str(error.value).count("\n") <= 1
+
+
+@pytest.mark.parametrize("arguments", ["--help", "cifar10-tutorial --help", "digits --epochs 3 -h"])
+def test_help_shows_presets_and_fields(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        parse(arguments.split())
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    for word in [*PRESETS, "--epochs", "--data-dir", "--solver.tol", "--model.channels", "--adjoint.tol"]:
+        assert word in printed
+
+
+def test_a_mistake_ends_train_py_with_status_2_and_no_traceback():
+    ended = subprocess.run([sys.executable, "train.py", "digit"], cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines() == [
+        "error: unknown preset 'digit'; did you mean digits?",
+        "Presets: digits, cifar10-tutorial.",
+    ]

@@ -1,0 +1,104 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from deq_jax.training.config import (
+    MAY_DIFFER,
+    PRESETS,
+    AdjointConfig,
+    Config,
+    ModelConfig,
+    OptimizerConfig,
+    SolverConfig,
+    differences,
+    flatten,
+    from_dict,
+    to_dict,
+)
+from deq_jax.training.errors import UserError
+
+
+def test_cifar10_tutorial_is_the_chapters_run():
+    config = PRESETS["cifar10-tutorial"]()
+    assert config.model == ModelConfig(channels=48, inner_channels=64, num_groups=8, kernel_size=3, pool=8)
+    assert config.solver == SolverConfig(method="anderson", tol=1e-2, max_iter=25, m=5, lam=1e-4, beta=1.0)
+    assert config.adjoint.filled_from(config.solver) == config.solver
+    assert config.optimizer == OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-6)
+    assert (config.dataset, config.batch_size, config.epochs) == ("cifar10", 100, 50)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_says_its_command_and_writes_to_its_own_folder(name):
+    assert f"python train.py {name}" in PRESETS[name].__doc__
+    assert PRESETS[name]().out == Path("runs") / name
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_configuration_survives_json(name):
+    config = dataclasses.replace(
+        PRESETS[name](), data_dir=Path("data"), max_steps=7, adjoint=AdjointConfig(tol=1e-3, method="forward-iteration")
+    )
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_an_unknown_field_in_a_stored_configuration_is_a_user_error():
+    with pytest.raises(UserError, match="colour"):
+        from_dict(to_dict(PRESETS["digits"]()) | {"colour": "red"})
+
+
+def test_the_adjoint_follows_the_forward_solve_but_for_what_is_set():
+    solver = SolverConfig(tol=1e-4, max_iter=9, m=3)
+    assert AdjointConfig(tol=1e-1).filled_from(solver) == dataclasses.replace(solver, tol=1e-1)
+
+
+def test_differences_name_what_makes_another_run_and_leave_out_where_and_how_long():
+    config = PRESETS["digits"]()
+    elsewhere = dataclasses.replace(
+        config, out=Path("x"), data_dir=Path("y"), max_steps=3, checkpoint_minutes=1.0, seed=config.seed + 1
+    )
+    assert differences(config, elsewhere) == {"seed": (config.seed, config.seed + 1)}
+    other = dataclasses.replace(config, solver=SolverConfig(tol=0.5))
+    assert differences(config, other)["solver.tol"] == (config.solver.tol, 0.5)
+    assert flatten(to_dict(config)).keys() >= MAY_DIFFER
+
+
+@pytest.mark.parametrize("group", [SolverConfig, AdjointConfig])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("tol", 0.0),
+        ("tol", -1e-3),
+        ("tol", float("nan")),
+        ("tol", float("inf")),
+        ("max_iter", 0),
+        ("m", -1),
+        ("beta", 0.0),
+    ],
+)
+def test_solver_settings_must_be_positive(group, name, bad):
+    with pytest.raises(ValueError, match=f"^{name} must be positive, but is {bad}$"):
+        group(**{name: bad})
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config("digits", Path("x"), epochs=0), "epochs must be positive, but is 0"),
+        (lambda: Config("digits", Path("x"), batch_size=-1), "batch_size must be positive, but is -1"),
+        (lambda: Config("digits", Path("x"), max_steps=0), "max_steps must be positive, but is 0"),
+        (lambda: Config("digits", Path("x"), checkpoint_minutes=0.0), "checkpoint_minutes must be positive"),
+        (lambda: Config("digits", Path("x"), seed=-1), "seed must not be negative, but is -1"),
+        (lambda: SolverConfig(lam=-1.0), "lam must not be negative"),
+        (lambda: ModelConfig(channels=0), "channels must be positive"),
+        (lambda: ModelConfig(channels=30), "num_groups must divide channels"),
+        (lambda: ModelConfig(kernel_size=4), "kernel_size must be odd, but is 4"),
+        (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be positive"),
+        (lambda: OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-2), "must not exceed"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_in_one_line(make, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make()
+    assert "\n" not in str(error.value)

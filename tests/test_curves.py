@@ -1,0 +1,66 @@
+import matplotlib.image
+import numpy as np
+import pytest
+
+from deq_jax.training import curves, metrics
+
+
+def write(run, *lines):
+    for line in lines:
+        metrics.append(run / "metrics.jsonl", line)
+
+
+def train(step, **changes):
+    measured = dict.fromkeys(metrics.MEASURED, 0.5) | changes
+    return metrics.line("train", step, 1, measured, seconds=1.0, step_seconds=1.0)
+
+
+def evaluation(step):
+    measured = {name: 0.5 for name in metrics.MEASURED if not name.startswith("adjoint")}
+    return metrics.line("eval", step, 1, measured, seconds=1.0)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [train(1)],
+        [train(step) for step in range(1, 300)] + [evaluation(299)],
+        [evaluation(0)],
+        [train(1, loss=float("nan"), adjoint_residual=float("inf")), train(2, forward_residual=0.0)],
+        [train(1, forward_residual=0.0, adjoint_residual=0.0)],
+    ],
+    ids=["nothing", "one step", "a run", "only an evaluation", "nulls", "zero residuals"],
+)
+def test_any_run_can_be_drawn(tmp_path, lines):
+    write(tmp_path, *lines)
+    curves.draw(tmp_path)
+    picture = matplotlib.image.imread(tmp_path / "curves.png")
+    assert min(picture.shape[:2]) > 500
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_is_drawn_is_in_the_metrics(tmp_path):
+    """Without lines the axes are empty; with them there is more ink."""
+    write(tmp_path, *(train(step, loss=1 / step) for step in range(1, 50)))
+    curves.draw(tmp_path)
+    drawn = matplotlib.image.imread(tmp_path / "curves.png")
+    (tmp_path / "metrics.jsonl").write_text("")
+    curves.draw(tmp_path)
+    empty = matplotlib.image.imread(tmp_path / "curves.png")
+    colour = np.array([0x1F, 0x6F, 0x8B]) / 255
+
+    def ink(picture):
+        # Half a level of 8 bits: the line's own colour, not its soft edges.
+        return (np.abs(picture[..., :3] - colour) < 0.5 / 255).all(-1).sum()
+
+    assert ink(empty) == 0
+    assert ink(drawn) > 500
+
+
+def test_the_smoothed_curve_is_a_running_mean_that_keeps_the_ends():
+    values = np.arange(200.0)
+    smoothed = curves._smoothed(values)
+    np.testing.assert_allclose(smoothed[50:150], values[50:150], rtol=1e-12)  # a line is its own running mean
+    assert smoothed[0] == values[:4].mean()  # three to either side: half of 3% of 200
+    assert smoothed[-1] == values[-4:].mean()

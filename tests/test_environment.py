@@ -1,0 +1,37 @@
+import json
+import sys
+from pathlib import Path
+
+import jax
+
+from deq_jax.training import environment
+
+
+def test_it_says_what_ran_on_what():
+    description = environment.describe()
+    assert description["command"] == sys.argv
+    assert description["packages"]["jax"] == jax.__version__
+    assert len(description["devices"]) == jax.device_count()
+    assert json.loads(json.dumps(description)) == description
+
+
+def test_the_commit_is_named_where_there_is_a_checkout():
+    git = environment.describe()["git"]
+    if not (Path(__file__).parents[1] / ".git").exists():
+        assert git is None
+    else:
+        assert git is None or (len(git["commit"]) == 40 and isinstance(git["dirty"], bool))
+
+
+def test_the_first_start_stays_and_later_ones_are_added(tmp_path):
+    path = tmp_path / "environment.json"
+    for start in range(3):
+        environment.write(path, {"started": start})
+    assert json.loads(path.read_text()) == {"started": 0, "resumed": [{"started": 1}, {"started": 2}]}
+
+
+def test_a_damaged_file_is_replaced(tmp_path):
+    path = tmp_path / "environment.json"
+    path.write_text('{"started": ')
+    environment.write(path, {"started": 1})
+    assert json.loads(path.read_text()) == {"started": 1, "resumed": []}

@@ -1,0 +1,59 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deq_jax import evaluate
+from deq_jax.training.folder import claim
+from tests.runs import environment, records, tiny
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.xdist_group("run")
+
+
+def test_it_prints_one_json_object_that_repeats_the_runs_own_evaluation(finished_run):
+    command = [sys.executable, "-m", "deq_jax.evaluate", str(finished_run)]
+    printed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    result = json.loads(printed.stdout)
+    assert printed.stdout.count("\n") == 1
+    last = records(finished_run)[-1]
+    for name in ("accuracy", "forward_iterations", "step"):
+        assert result[name] == last[name]
+    for name in ("loss", "forward_residual"):
+        # Compiled apart, so perhaps in another order of additions: a few roundings of float32.
+        assert result[name] == pytest.approx(last[name], rel=1e-5)
+    assert (result["count"], result["dataset"], result["split"]) == (360, "digits", "test")
+    assert 0 <= result["converged"] <= 1
+
+
+def test_the_training_split_is_counted_whole(finished_run, capsys):
+    evaluate.main([str(finished_run), "--split", "train"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["count"], result["split"]) == (1437, "train")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "arguments", "said"),
+    [
+        (lambda out: None, ["{out}/missing"], "does not exist"),
+        (lambda out: None, ["{out}"], "is not a run: it holds no config.json"),
+        (lambda out: claim(tiny(out)), ["{out}"], "holds no checkpoint yet"),
+        (lambda out: claim(tiny(out)), ["{out}", "--split", "validation"], "invalid choice 'validation'"),
+        (lambda out: (out / "config.json").write_text("{"), ["{out}"], "damaged"),
+        (lambda out: claim(tiny(out, dataset="cifar10")), ["{out}", "--data-dir", "{out}"], "no cifar10"),
+        (lambda out: None, [], "RUN"),
+        (lambda out: None, ["{out}", "--splt", "test"], "Unrecognized options: --splt"),
+    ],
+)
+def test_mistakes_end_with_status_2_and_two_lines_at_most(tmp_path, capsys, prepare, arguments, said):
+    prepare(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        evaluate.main([argument.format(out=tmp_path) for argument in arguments])
+    assert end.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert said in printed.err
+    assert len(printed.err.splitlines()) <= 2

@@ -1,0 +1,67 @@
+import dataclasses
+import json
+
+import pytest
+
+from deq_jax.training.config import SolverConfig
+from deq_jax.training.errors import UserError
+from deq_jax.training.folder import claim, read_config, require_usable
+from tests.runs import tiny
+
+
+def test_a_claimed_folder_is_usable_by_the_same_run_and_holds_its_configuration(tmp_path):
+    config = tiny(tmp_path / "new" / "run")
+    require_usable(config)
+    claim(config)
+    require_usable(config)
+    assert read_config(config.out) == config
+
+
+def test_how_long_and_where_may_change(tmp_path):
+    claim(tiny(tmp_path))
+    longer = tiny(tmp_path, max_steps=4, checkpoint_minutes=1.0, data_dir=tmp_path)
+    require_usable(longer)
+    claim(longer)
+    assert read_config(tmp_path) == longer
+
+
+def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):
+    claim(tiny(tmp_path))
+    other = tiny(tmp_path, seed=1, solver=dataclasses.replace(tiny(tmp_path).solver, tol=1e-3))
+    with pytest.raises(UserError) as error:
+        require_usable(other)
+    message = str(error.value)
+    assert "seed 0 instead of 1" in message
+    assert "solver.tol 0.01 instead of 0.001" in message
+    assert message.count("\n") <= 1
+    assert read_config(tmp_path) == tiny(tmp_path)
+
+
+def test_a_setting_that_an_older_run_did_not_have_takes_its_default(tmp_path):
+    config = tiny(tmp_path, solver=SolverConfig())
+    claim(config)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    del stored["solver"]["beta"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    assert read_config(tmp_path) == config
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="holds files, but no run"):
+        require_usable(tiny(tmp_path))
+
+
+def test_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        require_usable(tiny(tmp_path / "file"))
+    with pytest.raises(UserError, match="cannot be written to"):
+        claim(tiny(tmp_path / "file" / "run"))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"dataset": "digits"}', '{"dataset": "digits", "out": "x", "hue": 1}'])
+def test_a_damaged_configuration_is_a_user_error(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="damaged, or of another version"):
+        read_config(tmp_path)

@@ -1,0 +1,169 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from deq_jax.training.build import build_model, build_optimizer
+from deq_jax.training.config import OptimizerConfig
+from deq_jax.training.data import eval_batches, load, train_batch
+from deq_jax.training.metrics import eval_means
+from deq_jax.training.step import create_state, make_eval_step, make_train_step
+from tests.runs import tiny
+
+STEPS = 14  # two epochs
+pytestmark = pytest.mark.xdist_group("step")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("unused"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", "train")
+
+
+@pytest.fixture(scope="module")
+def model(config):
+    return build_model(config, (8, 8, 1), 10)
+
+
+@pytest.fixture(scope="module")
+def optimizer(config):
+    return build_optimizer(config.optimizer, STEPS)
+
+
+@pytest.fixture(scope="module")
+def trained(config, digits, model, optimizer):
+    """The states and metrics of two epochs, from one trace of the step."""
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(make_train_step(model, optimizer), n=1))
+    states, metrics = [create_state(model, optimizer)], []
+    for k in range(STEPS):
+        batch = train_batch(digits, config.seed, k, config.batch_size)
+        state, measured = step(states[-1], batch.images, batch.labels)
+        states.append(state)
+        metrics.append(jax.device_get(measured))
+    return states, metrics
+
+
+@pytest.fixture(scope="module")
+def eval_step(model):
+    return jax.jit(make_eval_step(model))
+
+
+def test_a_few_steps_lower_the_loss(trained):
+    losses = [measured.loss for measured in trained[1]]
+    assert losses[0] == pytest.approx(np.log(10), abs=0.2)  # ten classes, none preferred yet
+    assert np.mean(losses[-3:]) < losses[0] - 0.1
+
+
+def test_a_second_epoch_compiles_nothing(trained):
+    """`assert_max_traces` in the fixture has seen two epochs and one trace."""
+    assert [int(state.step) for state in trained[0]] == list(range(STEPS + 1))
+
+
+def test_both_solves_are_reported(config, trained):
+    for measured in trained[1]:
+        assert 1 <= measured.forward_iterations <= config.solver.max_iter
+        assert 1 <= measured.adjoint_iterations <= config.solver.max_iter
+        assert 0 < measured.forward_residual < 1
+        assert 0 < measured.adjoint_residual < 1
+        assert 0 <= measured.accuracy <= 1
+        assert measured.is_finite
+
+
+def test_every_parameter_and_every_running_average_moves(trained):
+    before, after = trained[0][0], trained[0][-1]
+    for one, other in zip(
+        jax.tree.leaves((before.params, before.batch_stats)),
+        jax.tree.leaves((after.params, after.batch_stats)),
+        strict=True,
+    ):
+        assert not np.array_equal(one, other)
+
+
+def test_the_state_keeps_its_form(trained):
+    """A checkpoint of any step restores into the state of step 0."""
+    chex.assert_trees_all_equal_shapes_and_dtypes(*trained[0])
+
+
+def test_the_state_is_updated_in_place_and_the_model_is_not(config, digits, model, optimizer):
+    batch = train_batch(digits, 0, 0, config.batch_size)
+    state = create_state(model, optimizer)
+    step = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
+    step(state, batch.images, batch.labels)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(nnx.state(model)))
+
+
+def test_a_gradient_that_is_not_finite_is_noticed(config, digits, model, optimizer):
+    batch = train_batch(digits, 0, 0, config.batch_size)
+    state = create_state(model, optimizer)
+    broken = state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
+    _, measured = jax.jit(make_train_step(model, optimizer))(broken, batch.images, batch.labels)
+    assert not measured.is_finite
+
+
+def test_evaluation_is_the_mean_over_all_images_however_they_are_batched(trained, eval_step):
+    """360 images in batches of 180, 100 (which does not divide them) and 7."""
+    test, state = load("digits", "test"), trained[0][-1]
+    means = [
+        eval_means(
+            [
+                jax.device_get(eval_step(state.params, state.batch_stats, *batch))
+                for batch in eval_batches(test, batch_size)
+            ]
+        )
+        for batch_size in (180, 100, 7)
+    ]
+    for other in means[1:]:
+        assert other["images"] == 360
+        assert other["accuracy"] == means[0]["accuracy"]
+        # Float32 sums in another order, and convolutions tiled otherwise: a few hundred roundings of 6e-8.
+        assert other["loss"] == pytest.approx(means[0]["loss"], rel=1e-5)
+        assert other["forward_iterations"] == pytest.approx(means[0]["forward_iterations"], rel=1e-2)
+
+
+def test_what_is_masked_out_does_not_count(trained, eval_step):
+    state = trained[0][-1]
+    batch = next(iter(eval_batches(load("digits", "test"), 180)))
+    mask = np.arange(180) < 60
+    junk = np.where(mask[:, None, None, None], batch.images, 255).astype(np.uint8)
+    wrong = np.where(mask, batch.labels, 0).astype(np.int32)
+    one, other = (
+        jax.device_get(eval_step(state.params, state.batch_stats, images, labels, mask))
+        for images, labels in ((batch.images, batch.labels), (junk, wrong))
+    )
+    chex.assert_trees_all_equal(one, other)
+    assert one.images == 60
+
+
+def test_the_rate_follows_pytorchs_cosine():
+    """Adam's first update is the rate times the sign of the gradient, whatever its size."""
+    config = OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-6)
+    optimizer, total = build_optimizer(config, 8), 8
+    params = jnp.zeros(())
+    state = optimizer.init(params)
+    rates = []
+    for _ in range(total + 1):
+        update, state = optimizer.update(jnp.ones(()), state, params)
+        rates.append(-float(update))
+    t = np.arange(total + 1)
+    expected = 1e-6 + (1e-3 - 1e-6) * (1 + np.cos(np.pi * t / total)) / 2
+    # Float32, and Adam's epsilon of 1e-8 beside a gradient of 1.
+    np.testing.assert_allclose(rates, expected, rtol=1e-4)
+
+
+def test_the_given_model_is_left_as_it_was(config):
+    model = build_model(config, (8, 8, 1), 10)
+    model.eval()
+    before = nnx.split(model)
+    make_train_step(model, build_optimizer(config.optimizer, 1))
+    make_eval_step(model)
+    after = nnx.split(model)
+    assert before[0] == after[0]
+    chex.assert_trees_all_equal(before[1], after[1])

@@ -1,0 +1,13 @@
+"""Trains a deep equilibrium model: python train.py PRESET [--field value ...]."""
+
+import sys
+
+from deq_jax.training.cli import parse
+from deq_jax.training.errors import reported_errors
+
+if __name__ == "__main__":
+    with reported_errors():
+        config = parse(sys.argv[1:])
+        from deq_jax.training.run import run  # after parsing, so that help and mistakes are answered at once
+
+        sys.exit(run(config))
