@@ -79,7 +79,8 @@ def solve(
     batch = batch_size(z0)
     # A weakly typed state would change its type in the loop, when f makes it an ordinary array.
     z0 = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.result_type(leaf)), z0)
-    check_same_form(jax.eval_shape(f, z0), z0)
+    form = jax.eval_shape(f, z0)
+    check_same_form(form, z0)
     flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
 
     def unfinished(carry: _Carry) -> Bool[Array, ""]:
@@ -110,24 +111,39 @@ def solve(
         )
 
     flat_z0 = flatten_samples(z0)
-    end = lax.while_loop(
-        unfinished,
-        evaluate,
-        _Carry(
-            k=jnp.int32(0),
-            z=flat_z0,
-            best=flat_z0,
-            best_residual=jnp.full(batch, jnp.inf, dtype),
-            iterations=jnp.zeros(batch, jnp.int32),
-            status=jnp.full(batch, Status.MAX_ITER, jnp.int8),
-            active=jnp.ones(batch, bool),
-            rule_state=rule.init(flat_z0),
-            trace=jnp.full((max_iter, batch), jnp.nan, jnp.float32) if trace else None,
-        ),
+    start = _Carry(
+        k=jnp.int32(0),
+        z=flat_z0,
+        best=flat_z0,
+        best_residual=jnp.full(batch, jnp.inf, dtype),
+        iterations=jnp.zeros(batch, jnp.int32),
+        status=jnp.full(batch, Status.MAX_ITER, jnp.int8),
+        active=jnp.ones(batch, bool),
+        rule_state=rule.init(flat_z0),
+        trace=jnp.full((max_iter, batch), jnp.nan, jnp.float32) if trace else None,
     )
+    # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
+    start = _varying_over(_varying_axes((form, z0)), start)._replace(k=start.k)
+    end = lax.while_loop(unfinished, evaluate, start)
     return Solution(
         restore_samples(end.best, z0), end.best_residual.astype(jnp.float32), end.iterations, end.status, end.trace
     )
+
+
+def _varying_axes(tree: PyTree) -> frozenset[str]:
+    """The mesh axes over which any leaf differs within ``jax.shard_map``; none outside."""
+    types = [leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
+    # JAX 0.11 has the axes themselves, 0.12 a type that holds them.
+    kinds = [getattr(kind, "manual_axis_type", kind) for kind in types]
+    return frozenset().union(*[getattr(kind, "varying", None) or getattr(kind, "vma", ()) or () for kind in kinds])
+
+
+def _varying_over(axes: frozenset[str], tree: PyTree) -> PyTree:
+    def cast(leaf: Array) -> Array:
+        missing = axes - _varying_axes(leaf)
+        return lax.pcast(leaf, tuple(missing), to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree) if axes else tree
 
 
 def _check_positive(name: str, value: Any) -> None:
