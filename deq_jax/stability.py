@@ -37,7 +37,7 @@ def spectral_radius(
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> print(spectral_radius(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)))
+        >>> print(spectral_radius(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)).round(3))
         [0.5 0.5]
     """
     if not (isinstance(iterations, int) and iterations >= 2):

@@ -15,3 +15,8 @@ def tanh_network(key, batch, n, *, radius=0.9, dtype=jnp.float32):
     w_key, x_key = jax.random.split(key)
     w = linear_map(w_key, n, radius, dtype=dtype)
     return lambda z, x, w: jnp.tanh(z @ w) + x, w, jax.random.normal(x_key, (batch, n), dtype)
+
+
+def non_normal_map(n, radius):
+    """Upper triangular ``[n, n]``, eigenvalues in ±radius, ones above: its powers grow long before they decay."""
+    return jnp.diag(jnp.linspace(-radius, radius, n)) + jnp.diag(jnp.ones(n - 1), 1)

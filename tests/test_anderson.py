@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax import Status, anderson, forward_iteration
-from tests.problems import linear_map, tanh_network
+from deq_jax import Rule, Status, anderson, forward_iteration, solve
+from tests.problems import linear_map, non_normal_map, tanh_network
 
 
 def test_finds_the_equilibrium_of_a_linear_map(x64):
@@ -93,6 +93,62 @@ def test_a_rank_deficient_history_falls_back_to_plain_iteration():
     sol = anderson(lambda z: jnp.sign(z) + 1, jnp.full((2, 3), 0.5), m=5, lam=0.0, tol=1e-7, max_iter=20)
     np.testing.assert_array_equal(sol.value, 2.0)
     assert (sol.status == Status.CONVERGED).all()
+
+
+def the_chapter_s_anderson(f, z0, *, m=5, lam=1e-4, **settings):
+    """The chapter's bordered system with its absolute ``lam``, as a rule of a user's own."""
+
+    def init(z0):
+        rows = jnp.zeros((z0.shape[0], m, z0.shape[1]))
+        return rows, rows
+
+    def weights(gram, used):
+        bordered = jnp.zeros((m + 1, m + 1)).at[0, 1:].set(used).at[1:, 0].set(used)
+        kept = jnp.where(used[:, None] & used, gram + lam * jnp.eye(m), jnp.eye(m))
+        return jnp.linalg.solve(bordered.at[1:, 1:].set(kept), jnp.eye(m + 1)[0])[1:]
+
+    def update(z, fz, history, k):
+        zs, fs = (rows.at[:, k % m].set(row) for rows, row in zip(history, (z, fz), strict=True))
+        used = jnp.arange(m) <= k
+        g = fs - zs
+        alpha = jax.vmap(weights, in_axes=(0, None))(g @ g.swapaxes(1, 2), used)
+        return jnp.einsum("bm,bmn->bn", alpha, fs), (zs, fs)
+
+    return solve(Rule(init, update), f, z0, **settings)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_an_ill_conditioned_problem_needs_the_difference_form(scale):
+    # Eigenvalues up to 0.999 in float32. The chapter's system averages once GᵀG is no longer above its absolute lam,
+    # from the start where the problem is small, as cotangents are.
+    key = jax.random.key(8)
+    basis = jax.random.orthogonal(key, 50)
+    matrix = (basis * jnp.linspace(0.5, 0.999, 50)) @ basis.T
+    b = scale * jax.random.normal(key, (4, 50))
+    ours, chapter = (
+        solver(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-5, max_iter=300)
+        for solver in (anderson, the_chapter_s_anderson)
+    )
+    np.testing.assert_array_equal(ours.status, Status.CONVERGED)
+    assert (chapter.status == Status.MAX_ITER).sum() >= 3  # at scale 1 one sample just makes it
+
+
+def test_a_stalled_mixture_is_held_back_to_plain_iteration(x64):
+    # Strongly non-normal: the residual grows for long before it falls, and mixtures of five run in circles.
+    matrix = non_normal_map(30, 0.9)
+    b = jax.random.normal(jax.random.key(11), (3, 30))
+    sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=500)
+    np.testing.assert_array_equal(sol.status, Status.CONVERGED)
+
+
+def test_plain_steps_widen_a_history_that_spans_too_little(x64):
+    # A symmetric problem of spectral radius 0.99, on which pure mixtures of five crawl: over 200 evaluations.
+    basis = jax.random.orthogonal(jax.random.key(9), 40)
+    matrix = (basis * jnp.linspace(-0.99, 0.99, 40)) @ basis.T
+    b = jax.random.normal(jax.random.key(10), (3, 40))
+    sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=500)
+    np.testing.assert_array_equal(sol.status, Status.CONVERGED)
+    assert sol.iterations.max() < 120
 
 
 def test_half_precision_keeps_its_dtype_and_gets_as_far_as_it_can():

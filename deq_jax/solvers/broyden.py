@@ -59,8 +59,8 @@ def broyden(
     Example:
         >>> import jax.numpy as jnp
         >>> sol = broyden(lambda z: jnp.cos(z), jnp.zeros((1, 1)), tol=1e-6)
-        >>> print(sol.value.round(5), sol.status)
-        [[0.73909]] [0]
+        >>> print(f"{sol.value[0, 0]:.5f}", sol.status)
+        0.73909 [0]
 
     Source: Broyden, "A class of methods for solving nonlinear simultaneous equations", 1965; with limited memory for
     equilibria: Bai et al., "Multiscale deep equilibrium models", 2020, section 3.
