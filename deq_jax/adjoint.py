@@ -11,10 +11,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float, PyTree
 
+from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import batch_size, flatten_samples, relative_residual, restore_samples
+from deq_jax.trees import (
+    accumulation_dtype,
+    batch_size,
+    flatten_samples,
+    relative_residual,
+    restore_samples,
+    sample_norm,
+)
 
 Solver = Callable[[Callable[[PyTree], PyTree], PyTree], Solution]
 Transposed = Callable[[PyTree], PyTree]
@@ -61,11 +70,16 @@ def implicit(solver: Solver) -> Adjoint:
     Args:
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=...)``.
 
-    The solve starts from ``g = y``. Source: the chapter, "Implicit differentiation of equilibrium layers".
+    The solve starts from ``g = y``, and in units of ``y``: cotangents of a mean loss may be too small to square.
+
+    Source: the chapter, "Implicit differentiation of equilibrium layers".
     """
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
-        return fixed_point(lambda g, y: jax.tree.map(jnp.add, transposed(g), y), y, y, solver=solver)
+        unit = _unit(y)
+        scaled = _scaled(y, 1 / unit)
+        solution = fixed_point(lambda g, y: jax.tree.map(jnp.add, transposed(g), y), scaled, scaled, solver=solver)
+        return solution._replace(value=_scaled(solution.value, unit))
 
     return solve
 
@@ -91,11 +105,12 @@ def direct() -> Adjoint:
         basis = jnp.broadcast_to(jnp.eye(size, dtype=flat.dtype)[:, None], (size, batch, size))
         columns = jax.vmap(lambda g: _as_one_matrix(transposed(unravel(g)))[0])(basis)
         matrix = jnp.eye(size, dtype=flat.dtype) - jnp.moveaxis(columns, 0, 2)
-        g = unravel(jnp.linalg.solve(matrix, flat[..., None])[..., 0])
+        wide = accumulation_dtype(y)  # LAPACK knows no half precision
+        solved = jnp.linalg.solve(matrix.astype(wide), flat[..., None].astype(wide))[..., 0]
+        g = unravel(solved.astype(flat.dtype))
         mapped = jax.tree.map(jnp.add, transposed(g), y)
         residual = relative_residual(flatten_samples(mapped), flatten_samples(g)).astype(jnp.float32)
-        solved = jnp.isfinite(residual)
-        status = jnp.where(solved, Status.CONVERGED, Status.DIVERGED).astype(jnp.int8)
+        status = jnp.where(jnp.isfinite(residual), Status.CONVERGED, Status.DIVERGED).astype(jnp.int8)
         return Solution(g, residual, jnp.full(batch, size + 1, jnp.int32), status)
 
     return solve
@@ -122,8 +137,7 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
 
     Source: Geng et al., "On training implicit models", 2021, section 3.
     """
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"phantom needs a whole number of steps, at least 1; got {steps!r}.")
+    steps = whole_number("steps", steps)
     if not 0 < damping <= 1:
         raise ValueError(f"phantom's damping must lie in (0, 1], got {damping}.")
 
@@ -135,6 +149,19 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
         return _truncated(g, steps, batch_size(y))
 
     return solve
+
+
+def _unit(y: PyTree) -> Float[Array, " batch"]:
+    """A power of two near the size of each sample's ``y``, by which numbers scale without rounding; 1 for zero."""
+    norm = sample_norm(flatten_samples(y))
+    usable = (norm > 0) & jnp.isfinite(norm)
+    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, norm, 1))), -120, 120).astype(jnp.int32)
+    return lax.stop_gradient(jnp.ldexp(jnp.ones_like(norm), exponent))
+
+
+def _scaled(y: PyTree, factor: Float[Array, " batch"]) -> PyTree:
+    flat = flatten_samples(y)
+    return restore_samples(jax.tree.map(lambda leaf: (leaf * factor[:, None]).astype(leaf.dtype), flat), y)
 
 
 def _truncated(g: PyTree, steps: int, batch: int) -> Solution:

@@ -1,5 +1,6 @@
 """The primitive: solve ``z = f(z, *args)``, and differentiate the solution by the implicit function theorem."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
-from deq_jax.implicit_function import check_solution, hoist, where_solved
+from deq_jax.implicit_function import check_arguments, check_solution, hoist, where_solved
+from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.trees import batch_size, check_same_form
@@ -64,10 +66,11 @@ def fixed_point(
     Source: Bai et al., "Deep equilibrium models", 2019, theorem 1; the chapter, "Implicit differentiation of
     equilibrium layers" and "Implementing the backward pass".
     """
-    batch_size(z0)
+    batch = batch_size(z0)
     z0 = jax.tree.map(jnp.asarray, z0)
-    if adjoint is None:
-        adjoint = implicit(solver)
+    check_arguments(args, solver)
+    _check_report(report, batch)
+    adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
     apply, closure = hoist(f, z0, args)
 
     @jax.custom_vjp
@@ -113,12 +116,32 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
         ValueError: the leading axes of ``z0`` differ, or ``steps`` is not positive.
     """
     batch_size(z0)
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"unrolled needs a whole number of steps, at least 1; got {steps!r}.")
+    steps = whole_number("steps", steps)
     z0 = jax.tree.map(jnp.asarray, z0)
     check_same_form(jax.eval_shape(f, z0, *args), z0)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
+
+
+def _checked(adjoint: Any) -> Adjoint:
+    try:
+        inspect.signature(adjoint).bind("transposed", "y", "fixed_point")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "adjoint must be None or what deq_jax.implicit(solver), direct(), krylov(), jacobian_free() or "
+            f"phantom(steps) returns; got {adjoint!r}."
+        ) from error
+    return adjoint
+
+
+def _check_report(report: Any, batch: int) -> None:
+    if report is not None and (
+        not isinstance(report, AdjointReport) or any(jnp.shape(leaf) != (batch,) for leaf in report)
+    ):
+        raise ValueError(
+            f"report must be deq_jax.adjoint_report({batch}), zeros for the batch of z0; "
+            f"got {jax.tree.map(jnp.shape, report)!r}."
+        )
 
 
 def _as_report(solution: Solution) -> AdjointReport:

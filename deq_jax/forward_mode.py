@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Solver
-from deq_jax.implicit_function import check_solution, hoist, where_solved
+from deq_jax.implicit_function import check_arguments, check_solution, hoist, where_solved
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.trees import batch_size
@@ -61,6 +61,7 @@ def fixed_point_jvp(
     """
     batch_size(z0)
     z0 = jax.tree.map(jnp.asarray, z0)
+    check_arguments(args, solver)
     apply, closure = hoist(f, z0, args)
     linear_solver = solver if tangent_solver is None else tangent_solver
 

@@ -29,6 +29,21 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     return apply, jaxpr.consts
 
 
+def check_arguments(args: tuple, solver: Any) -> None:
+    """Raise a TypeError unless ``solver`` can be called and ``args`` hold arrays or numbers only."""
+    if not callable(solver):
+        raise TypeError(
+            f"solver must be a callable (f, z0) -> Solution, got {solver!r}. "
+            "Pass a function, such as functools.partial(deq_jax.anderson, tol=1e-3)."
+        )
+    for path, leaf in jax.tree.leaves_with_path(args):
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)):
+            raise TypeError(
+                f"args must hold arrays and numbers only, but args{jax.tree_util.keystr(path)} is {leaf!r}. "
+                "Close over what is no array: f = functools.partial(f, setting=...)."
+            )
+
+
 def check_solution(solution: Any, z0: PyTree) -> None:
     """Raise a TypeError unless a solver returned a Solution like ``z0``."""
     if not isinstance(solution, Solution):

@@ -10,9 +10,11 @@ from jaxtyping import Array, Float, PyTree
 
 from deq_jax.adjoint import Adjoint, implicit
 from deq_jax.implicit_function import hoist
+from deq_jax.settings import check_positive, whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
     Matrices,
+    accumulation_dtype,
     flatten_function,
     flatten_samples,
     relative_residual,
@@ -45,9 +47,8 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
 
     Source: Saad and Schultz, "GMRES: a generalized minimal residual algorithm", 1986.
     """
-    for name, value in (("tol", tol), ("restart", restart), ("max_iter", max_iter)):
-        if not value > 0:
-            raise ValueError(f"krylov's {name} must be positive, got {value}.")
+    check_positive("tol", tol)
+    restart, max_iter = whole_number("restart", restart), whole_number("max_iter", max_iter)
     try:
         import lineax
     except ImportError as error:
@@ -58,8 +59,14 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
 
     def solve_affine(f: Callable[[PyTree], PyTree], z0: PyTree) -> Solution:
         """Solve ``z = f(z)`` for an ``f`` that is affine in ``z``; starts from zero whatever ``z0`` is."""
-        affine = flatten_function(f, z0)
-        zero = jax.tree.map(jnp.zeros_like, flatten_samples(z0))
+        narrow, wide = flatten_samples(z0), accumulation_dtype(z0)
+
+        def affine(z: Matrices) -> Matrices:
+            """``f`` on float32 or better: GMRES's small systems know no half precision, and no mixed one."""
+            fz = flatten_function(f, z0)(jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), z, narrow))
+            return jax.tree.map(lambda leaf: leaf.astype(wide), fz)
+
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, wide), narrow)
         offset = affine(zero)
         # In units of the offset the vectors handed to f are as large as what f adds, and no digits are lost.
         unit = jnp.sqrt(sample_dot(offset, offset))
@@ -76,7 +83,9 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
         finite = jnp.isfinite(measured)
         status = jnp.where(measured <= tol, Status.CONVERGED, jnp.where(finite, Status.MAX_ITER, Status.DIVERGED))
         return Solution(
-            restore_samples(sample_where(finite, z, zero), z0),
+            restore_samples(
+                jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), sample_where(finite, z, zero), narrow), z0
+            ),
             jnp.where(finite, measured, jnp.inf).astype(jnp.float32),
             # The offset, a first residual, whole cycles, and the last residual.
             (3 + (steps - 1) * (restart + 1)).astype(jnp.int32),

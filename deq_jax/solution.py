@@ -20,8 +20,9 @@ class Status(enum.IntEnum):
 class Solution(NamedTuple):
     """The fixed points of a batch of independent problems ``z = f(z)``.
 
-    ``residual`` belongs to ``value``: it is ``‖f(value) − value‖₂ / ‖f(value)‖₂``, per sample, and infinite where no
-    evaluation of the sample was finite. Only ``value`` carries gradients.
+    ``residual`` belongs to ``value``: it is ``‖f(value) − value‖₂ / ‖f(value)‖₂``, per sample. It is infinite where no
+    evaluation of the sample was finite, and where ``f(value)`` is zero and ``value`` is not. Only ``value`` carries
+    gradients.
     """
 
     value: PyTree[Float[Array, "batch ..."]]

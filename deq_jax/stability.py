@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
-from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_dot
+from deq_jax.settings import whole_number
+from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_dot, sample_norm
 
 
 def spectral_radius(
@@ -40,13 +41,13 @@ def spectral_radius(
         >>> print(spectral_radius(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)).round(3))
         [0.5 0.5]
     """
-    if not (isinstance(iterations, int) and iterations >= 2):
-        raise ValueError(f"spectral_radius needs a whole number of iterations, at least 2; got {iterations!r}.")
+    iterations = whole_number("iterations", iterations, minimum=2)
+    z = jax.tree.map(jnp.asarray, z)
     transposed = _transposed_jacobian(f, z)
 
     def normalised(v: PyTree) -> tuple[PyTree, Float[Array, " batch"]]:
         flat = flatten_samples(v)
-        norm = jnp.sqrt(sample_dot(flat, flat))
+        norm = sample_norm(flat)
         divisor = jnp.where(norm > 0, norm, 1)[:, None]
         return restore_samples(jax.tree.map(lambda leaf: (leaf / divisor).astype(leaf.dtype), flat), v), norm
 
@@ -86,8 +87,8 @@ def jacobian_penalty(
 
     Source: Bai et al., "Stabilizing equilibrium models by Jacobian regularization", 2021, section 4.
     """
-    if not (isinstance(samples, int) and samples >= 1):
-        raise ValueError(f"jacobian_penalty needs a whole number of samples, at least 1; got {samples!r}.")
+    samples = whole_number("samples", samples)
+    z = jax.tree.map(jnp.asarray, z)
     transposed = _transposed_jacobian(f, z)
 
     def estimate(key: Key[Array, ""]) -> Float[Array, " batch"]:

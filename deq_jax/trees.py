@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, PyTree
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
@@ -86,6 +87,25 @@ def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
     return functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs])
 
 
+def sample_norm(a: Matrices) -> Float[Array, " batch"]:
+    """Per-sample Euclidean norm over all leaves, at any scale: its square may leave the dtype's range."""
+    dtype = accumulation_dtype(a)
+    square = sample_dot(a, a)
+
+    def rescaled() -> Float[Array, " batch"]:
+        sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
+        size = functools.reduce(jnp.maximum, sizes)
+        unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+        in_units = jax.tree.map(lambda leaf: leaf.astype(dtype) / unit[:, None], a)
+        # The others keep what they have to the bit, whatever their neighbours need.
+        return jnp.where(is_exact, jnp.sqrt(square), unit * jnp.sqrt(sample_dot(in_units, in_units)))
+
+    limits = jnp.finfo(dtype)
+    is_exact = (square > limits.tiny / limits.eps) & jnp.isfinite(square)
+    # Only a batch that needs it pays for another pass.
+    return lax.cond(jnp.all(is_exact), lambda: jnp.sqrt(square), rescaled)
+
+
 def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matrices:
     """``a`` for the samples in ``mask``, ``b`` for the others; a NaN on the side not taken has no effect."""
     return jax.tree.map(lambda x, y: jnp.where(mask[:, None], x, y), a, b)
@@ -94,11 +114,12 @@ def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matri
 def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
 
-    Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite.
+    Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite,
+    or so near the largest number that its norm is not.
     """
     dtype = accumulation_dtype((fz, z))
     difference = jax.tree.map(lambda a, b: a.astype(dtype) - b.astype(dtype), fz, z)
-    step, size = sample_dot(difference, difference), sample_dot(fz, fz)
-    ratio = jnp.sqrt(step / jnp.where(size == 0, 1, size))
+    step, size = sample_norm(difference), sample_norm(fz)
+    ratio = step / jnp.where(size == 0, 1, size)
     residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
     return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)

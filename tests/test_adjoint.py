@@ -111,6 +111,36 @@ def test_phantom_needs_steps(steps):
         deq_jax.phantom(1, damping=1.5)
 
 
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20])
+def test_cotangents_of_any_size_give_the_same_gradient(size):
+    f, w, x = tanh_network(jax.random.key(2), 3, 6)
+
+    def gradient(size):
+        def loss(x):
+            return jnp.sum(size * jnp.sin(deq_jax.fixed_point(f, jnp.zeros_like(x), x, w).value))
+
+        return jax.grad(loss)(x)
+
+    np.testing.assert_allclose(gradient(size) / size, gradient(1.0), rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("adjoint", [deq_jax.direct(), deq_jax.krylov(tol=1e-3)], ids=["direct", "krylov"])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_dense_and_krylov_adjoints_take_half_precision(adjoint, dtype):
+    f, w, x = tanh_network(jax.random.key(2), 3, 6)
+
+    def gradient(dtype, adjoint):
+        def loss(w):
+            z = deq_jax.fixed_point(f, jnp.zeros_like(x, dtype), x.astype(dtype), w, adjoint=adjoint).value
+            return jnp.sum(jnp.sin(z.astype(jnp.float32)))
+
+        return jax.grad(loss)(w.astype(dtype)).astype(jnp.float32)
+
+    expected = gradient(jnp.float32, deq_jax.direct())
+    # bfloat16 rounds every product to 8 bits.
+    assert jnp.linalg.norm(gradient(dtype, adjoint) - expected) <= 0.05 * jnp.linalg.norm(expected)
+
+
 @pytest.mark.parametrize("transform", [jax.grad, lambda *a, **k: jax.jit(jax.grad(*a, **k))])
 def test_the_report_says_what_the_adjoint_solve_did(transform):
     f, w, x = tanh_network(jax.random.key(1), 4, 6)

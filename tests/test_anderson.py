@@ -68,6 +68,15 @@ def test_converges_where_forward_iteration_does_not():
     np.testing.assert_allclose(f(sol.value), sol.value, rtol=1e-4)
 
 
+@pytest.mark.parametrize("exponent", [-25, 18])
+def test_at_any_scale_a_status_is_true(exponent):
+    # Squares of such numbers leave float32; the history's do too, so that the iteration may become plain.
+    scale = 10.0**exponent
+    sol = anderson(lambda z: 0.9 * z + scale, jnp.zeros((1, 1)), tol=1e-4, max_iter=200)
+    assert sol.status[0] == Status.CONVERGED
+    np.testing.assert_allclose(sol.value / scale, [[10.0]], rtol=2e-3)  # 1e-4 / (1 − 0.9)
+
+
 @pytest.mark.parametrize("exponent", [-8, -4, 4, 8])
 def test_scale_does_not_matter(exponent):
     f, w, x = tanh_network(jax.random.key(5), 4, 20)

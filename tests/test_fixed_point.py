@@ -1,7 +1,9 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.test_util import check_grads
@@ -92,11 +94,11 @@ def test_the_start_has_no_gradient(network):
 
 
 def test_a_diverged_sample_gives_no_gradient_and_harms_no_other(x64):
-    # 1 + z² has no fixed point; the others are scaled tanh cells.
+    # 9 + z² has no fixed point; the others are scaled tanh cells.
     x = jnp.array([[0.5], [9.0], [0.2]])
 
     def f(z, x):
-        return jnp.where(x > 5, 1 + z**2, 0.5 * jnp.tanh(z) + x)
+        return jnp.where(x > 5, x + z**2, 0.5 * jnp.tanh(z) + x)
 
     sol = fixed_point(f, jnp.zeros_like(x), x, solver=functools.partial(TIGHT, m=1))
     assert [int(s) for s in sol.status] == [Status.CONVERGED, Status.DIVERGED, Status.CONVERGED]
@@ -156,6 +158,28 @@ def test_unrolled_applies_f_exactly_so_often():
 def test_another_form_is_refused(f, z0, error, message):
     with pytest.raises(error, match=message):
         fixed_point(f, z0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"solver": "anderson"}, TypeError, "solver must be a callable"),
+        ({"adjoint": "direct"}, TypeError, "adjoint must be None or what"),
+        ({"adjoint": deq_jax.anderson}, TypeError, "adjoint must be None or what"),
+        ({"adjoint": deq_jax.direct}, TypeError, "adjoint must be None or what"),
+        ({"report": deq_jax.adjoint_report(5)}, ValueError, r"must be deq_jax\.adjoint_report\(2\)"),
+    ],
+)
+def test_misuse_is_named(settings, error, message):
+    with pytest.raises((error, jaxtyping.TypeCheckError)) as caught:
+        fixed_point(lambda z: 0.5 * z, jnp.zeros((2, 1)), **settings)
+    if not isinstance(caught.value, jaxtyping.TypeCheckError):
+        assert re.search(message, str(caught.value))
+
+
+def test_arguments_that_are_no_arrays_are_named():
+    with pytest.raises(TypeError, match=r"args\[1\]\['kind'\] is 'tanh'.*Close over"):
+        fixed_point(lambda z, x, options: 0.5 * z + x, jnp.zeros((2, 1)), jnp.ones((2, 1)), {"kind": "tanh"})
 
 
 def test_a_solver_must_return_a_solution():

@@ -47,6 +47,20 @@ def test_hessians_by_forward_over_reverse(loss):
     np.testing.assert_allclose(by_both, by_reverse, rtol=1e-9, atol=1e-11)
 
 
+def test_a_diverged_sample_has_no_tangent(x64):
+    x = jnp.array([[0.5], [9.0]])
+
+    def f(z, x):
+        return jnp.where(x > 5, x + z**2, 0.5 * jnp.tanh(z) + x)
+
+    def z_star(x):
+        return deq_jax.fixed_point_jvp(f, jnp.zeros_like(x), x, solver=functools.partial(TIGHT, m=1)).value
+
+    tangent = jax.jvp(z_star, (x,), (jnp.ones_like(x),))[1]
+    assert tangent[1, 0] == 0
+    assert tangent[0, 0] > 1
+
+
 def test_the_primitive_itself_has_no_forward_mode(loss):
     loss, (x, w, scale) = loss
     with pytest.raises(TypeError, match="forward-mode"):

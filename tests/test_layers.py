@@ -59,6 +59,17 @@ def test_group_norm_normalises_each_group_of_each_sample():
     np.testing.assert_allclose(groups.var((1, 3)), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("mean", [0.0, 1e3, 1e4])
+def test_group_norm_bears_a_large_mean(mean):
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype(np.float32) + np.float32(mean)
+    groups = x.astype(np.float64).reshape(2, 256, 2, 4)
+    centred = groups - groups.mean((1, 3), keepdims=True)
+    expected = (centred / np.sqrt(groups.var((1, 3), keepdims=True) + 1e-5)).reshape(x.shape)
+    y = group_norm(jnp.asarray(x), jnp.ones(8), jnp.zeros(8), num_groups=2, epsilon=1e-5)
+    # float32 knows x to mean · 6e-8, and so y, whose deviation is 1, to that.
+    np.testing.assert_allclose(y, expected, atol=2e-6 + 1e-7 * mean)
+
+
 def test_group_norm_and_its_derivatives_are_the_stock_ones(x64):
     stock = nnx.GroupNorm(6, num_groups=3, epsilon=1e-5, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 4, 3, 6))
@@ -109,6 +120,13 @@ def test_initial_values_are_pytorch_s():
         assert jnp.abs(values).max() <= bound
         # A uniform variable in ±b has the standard deviation b/√3; 4000 draws know it to about 1%.
         np.testing.assert_allclose(jnp.std(values), bound / 3**0.5, rtol=0.05)
+
+
+def test_images_of_integers_are_refused():
+    # Outside of the tests nothing checks annotations.
+    call = Conv.__call__.__wrapped__ if hasattr(Conv.__call__, "__wrapped__") else Conv.__call__
+    with pytest.raises(TypeError, match=r"got uint8.*Scale them first"):
+        call(Conv(3, 4, rngs=nnx.Rngs(0)), jnp.ones((1, 4, 4, 3), jnp.uint8))
 
 
 def test_what_cannot_be_built_is_refused():

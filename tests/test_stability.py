@@ -61,6 +61,12 @@ def test_the_penalty_s_gradient_is_that_of_the_dense_norm(dense):
     assert error < 0.05  # 20,000 draws, as above
 
 
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_the_spectral_radius_of_an_extreme_map_is_right(factor):
+    radius = deq_jax.spectral_radius(lambda z: factor * z, jnp.ones((2, 3)), jax.random.key(0))
+    np.testing.assert_allclose(radius, factor, rtol=1e-3)
+
+
 def test_states_may_be_pytrees():
     z = {"a": jnp.ones((2, 3)), "b": jnp.ones((2, 2))}
 
@@ -74,7 +80,7 @@ def test_states_may_be_pytrees():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="at least 2"):
         deq_jax.spectral_radius(lambda z: z, jnp.ones((1, 1)), jax.random.key(0), 1)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 1"):
         deq_jax.jacobian_penalty(lambda z: z, jnp.ones((1, 1)), jax.random.key(0), 0)
     with pytest.raises(TypeError, match="must return what it is given"):
         deq_jax.jacobian_penalty(lambda z: z[:, :1], jnp.ones((1, 2)), jax.random.key(0))

@@ -57,7 +57,8 @@ def group_norm(
     """Group normalisation: ``scale · (x − μ) / √(σ² + epsilon) + bias``, ``μ`` and ``σ²`` per sample and group.
 
     Both come from per-channel sums, so that ``x`` itself is never reshaped to groups: in a loop on a CPU that is about
-    five times as fast. The variance is ``E[x²] − μ²``, in float32 or better.
+    five times as fast. They are taken in float32 or better, and the variance is that of ``x − μ``: the cheaper
+    ``E[x²] − μ²`` is wrong by a third where the mean is a thousand times the deviation.
 
     Source: Wu and He, "Group normalization", 2018.
     """
@@ -68,11 +69,10 @@ def group_norm(
         groups = moment.reshape(moment.shape[0], num_groups, -1)
         return jnp.broadcast_to(jnp.mean(groups, axis=2, keepdims=True), groups.shape).reshape(moment.shape)
 
-    mean = per_group(jnp.mean(wide, axis=space))
-    variance = per_group(jnp.mean(wide * wide, axis=space)) - mean * mean
-    factor = scale * lax.rsqrt(jnp.maximum(variance, 0) + epsilon)
-    shift = bias - mean * factor
-    return (wide * jnp.expand_dims(factor, space) + jnp.expand_dims(shift, space)).astype(x.dtype)
+    centred = wide - jnp.expand_dims(per_group(jnp.mean(wide, axis=space)), space)
+    variance = per_group(jnp.mean(centred * centred, axis=space))
+    factor = scale * lax.rsqrt(variance + epsilon)
+    return (centred * jnp.expand_dims(factor, space) + bias).astype(x.dtype)
 
 
 class Conv(nnx.Module):
@@ -110,7 +110,16 @@ class Conv(nnx.Module):
         self.bias = nnx.Param(uniform(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
 
     def __call__(self, x: Image) -> Convolved:
-        """Convolve images ``[batch, height, width, in_channels]``."""
+        """Convolve floating-point images ``[batch, height, width, in_channels]``.
+
+        Raises:
+            TypeError: the images are integers.
+        """
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(
+                f"convolution takes floating-point images, got {x.dtype}. "
+                "Scale them first: images.astype(jnp.float32) / 255."
+            )
         y = conv(x, self.kernel[...].astype(x.dtype))
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
@@ -175,16 +184,17 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
         """Normalise ``[batch, ..., channels]``, and in training move the running averages."""
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
         else:
             axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
-            mean, variance = jnp.mean(x, axes), jnp.var(x, axes)
+            mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
             unbiased = variance * (count / max(count - 1, 1))
             self.mean[...] += self.momentum * (mean - self.mean[...])
             self.var[...] += self.momentum * (unbiased - self.var[...])
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
-        return (x - mean) * factor + self.bias[...]
+        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
 
 
 def uniform_by_fan_in(fan_in: int) -> nnx.Initializer:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, Scalar, solve
+from deq_jax.solvers.loop import Rule, solve
 from deq_jax.trees import Matrices, accumulation_dtype
 
 GAIN = 0.7
@@ -55,8 +56,8 @@ def anderson(
     z0: PyTree,
     *,
     m: int = 5,
-    lam: float = 1e-4,
-    beta: float = 1.0,
+    lam: Scalar = 1e-4,
+    beta: Scalar = 1.0,
     tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
@@ -102,12 +103,10 @@ def anderson(
     Source: Walker and Ni, "Anderson acceleration for fixed-point iterations", 2011, equations 2.1 to 2.3; plain steps
     in between: Banerjee et al., "Periodic Pulay method", 2016; the chapter, "Implementation of the forward pass".
     """
-    if not (isinstance(m, int) and m >= 1):
-        raise ValueError(f"m must be a whole number of iterates, at least 1; got {m!r}.")
-    if not lam >= 0:
-        raise ValueError(f"lam must not be negative, got {lam}.")
-    if not beta > 0:
-        raise ValueError(f"beta must be positive, got {beta}; 1 is plain mixing.")
+    m = whole_number("m", m)
+    check_positive("beta", beta)
+    check_positive("lam", lam, or_zero=True)
+    is_plain_mixing = isinstance(beta, int | float) and beta == 1
 
     def init(z0: Matrices) -> _History:
         dtype = accumulation_dtype(z0)
@@ -120,7 +119,7 @@ def anderson(
     def update(z: Matrices, fz: Matrices, history: _History, k: Int[Array, ""]) -> tuple[Matrices, _History]:
         dtype = accumulation_dtype(z)
         g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
-        target = fz if beta == 1 else jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
+        target = fz if is_plain_mixing else jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
         residuals = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.residuals, g)
         targets = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.targets, target)
         gram = _gram(residuals)
@@ -142,7 +141,7 @@ def anderson(
     return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
 
 
-def _hold_back(seen: _Safeguard, norm: Float[Array, " batch"], lam: float) -> _Safeguard:
+def _hold_back(seen: _Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> _Safeguard:
     """Raise the regularisation 1e4-fold an evaluation while ``‖g‖`` stalls, and lower it 10-fold in progress.
 
     A raised one holds the mixture back towards plain iteration, which gets out of cycles that mixtures run into. Where

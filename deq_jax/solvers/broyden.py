@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, PyTree
 
+from deq_jax.settings import Scalar, whole_number
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, Scalar, solve
+from deq_jax.solvers.loop import Rule, solve
 from deq_jax.trees import Matrices, accumulation_dtype, sample_dot, sample_where
 
 
@@ -65,8 +66,7 @@ def broyden(
     Source: Broyden, "A class of methods for solving nonlinear simultaneous equations", 1965; with limited memory for
     equilibria: Bai et al., "Multiscale deep equilibrium models", 2020, section 3.
     """
-    if not (isinstance(m, int) and m >= 1):
-        raise ValueError(f"m must be a whole number of updates, at least 1; got {m!r}.")
+    m = whole_number("m", m)
 
     def init(z0: Matrices) -> _Estimate:
         dtype = accumulation_dtype(z0)

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
+from deq_jax.settings import Scalar, check_positive
 from deq_jax.solution import Solution
-from deq_jax.solvers.loop import Rule, Scalar, solve
+from deq_jax.solvers.loop import Rule, solve
 from deq_jax.trees import Matrices
 
 
@@ -47,8 +48,7 @@ def forward_iteration(
 
     Source: the chapter, "Implementation of the forward pass".
     """
-    if not damping > 0:
-        raise ValueError(f"damping must be positive, got {damping}; 1 is plain iteration.")
+    check_positive("damping", damping)
 
     def damped(z: Matrices, fz: Matrices) -> Matrices:
         return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)

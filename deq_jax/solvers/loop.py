@@ -6,13 +6,14 @@ training step.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
     Matrices,
@@ -25,8 +26,6 @@ from deq_jax.trees import (
     restore_samples,
     sample_where,
 )
-
-Scalar = float | Float[Array, ""]
 
 
 class Rule(NamedTuple):
@@ -66,7 +65,8 @@ def solve(
         rule: proposes iterates.
         f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
         z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
-        tol: relative residual at which a sample has converged, positive; it may be traced.
+        tol: relative residual at which a sample has converged, positive. Where the solve is not differentiated it may
+            be traced.
         max_iter: evaluations of ``f`` at most, positive.
         trace: whether to record the residual of every evaluation.
 
@@ -74,8 +74,8 @@ def solve(
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
     """
-    _check_positive("tol", tol)
-    _check_positive("max_iter", max_iter)
+    check_positive("tol", tol)
+    max_iter = whole_number("max_iter", max_iter)
     batch = batch_size(z0)
     # A weakly typed state would change its type in the loop, when f makes it an ordinary array.
     z0 = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.result_type(leaf)), z0)
@@ -144,8 +144,3 @@ def _varying_over(axes: frozenset[str], tree: PyTree) -> PyTree:
         return lax.pcast(leaf, tuple(missing), to="varying") if missing else leaf
 
     return jax.tree.map(cast, tree) if axes else tree
-
-
-def _check_positive(name: str, value: Any) -> None:
-    if not isinstance(value, jax.core.Tracer) and not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}.")
