@@ -43,11 +43,12 @@ def evaluate_run(run: Path, data_dir: Path | None = None, split: str = "test") -
     # The checkpoint holds Adam's moments, too; how long its schedule is does not change their form.
     restored = checkpoints.restore(run, like=create_state(model, build_optimizer(config.optimizer, total_steps=1)))
     if restored is None:
-        raise UserError(f"{run} holds no checkpoint yet: its training ended before the first was written.")
+        raise UserError(f"{run} holds no checkpoint. Start its training again to get one.")
     means = evaluate(
         jax.jit(make_eval_step(model)), restored.state, eval_batches(dataset, config.batch_size), lambda: False
     )
     assert means is not None
+    means["converged"] = means.pop("forward_converged")
     measured = {name: value if math.isfinite(value) else None for name, value in means.items()}
     count = int(measured.pop("images") or 0)
     return {

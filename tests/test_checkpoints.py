@@ -1,3 +1,6 @@
+import contextlib
+import resource
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +101,7 @@ def test_a_damaged_latest_one_is_passed_over_with_a_warning(tmp_path, damage, ca
 def test_what_was_set_aside_leaves_its_step_free(tmp_path):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "checkpoints" / "2")
-    checkpoints.restore(tmp_path, like=state_at(0), set_aside=True)
+    checkpoints.set_aside_after(tmp_path, 1)
     save(tmp_path, 2)
     assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 2)
     assert (tmp_path / "checkpoints" / "damaged-2-0").is_dir()
@@ -117,14 +120,15 @@ def test_a_run_whose_every_checkpoint_is_damaged_is_not_trained_anew_in_silence(
     for step in ("1", "2"):
         truncate(tmp_path / "checkpoints" / step)
     with pytest.raises(UserError, match=r"no checkpoint in .* is readable: 2, 1") as error:
-        checkpoints.restore(tmp_path, like=state_at(0), set_aside=True)
+        checkpoints.restore(tmp_path, like=state_at(0))
     assert str(error.value).count("\n") <= 1
 
 
 def test_a_run_killed_at_its_first_checkpoint_has_not_begun(tmp_path):
     save(tmp_path, 1)
     leave_unfinished(tmp_path / "checkpoints" / "1")
-    assert checkpoints.restore(tmp_path, like=state_at(0), set_aside=True) is None
+    assert checkpoints.restore(tmp_path, like=state_at(0)) is None
+    checkpoints.set_aside_after(tmp_path, 0)
     save(tmp_path, 1)
     assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
 
@@ -134,3 +138,37 @@ def test_a_checkpoint_of_another_model_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="of another model") as error:
         checkpoints.restore(tmp_path, like=state_at(0, width=8))
     assert str(error.value).count("\n") <= 1
+
+
+@contextlib.contextmanager
+def files_of_at_most(size):
+    """What a full disk does, without one: writing beyond `size` bytes fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+# 0 stops Orbax's own files, 1,500 TensorStore's arrays, which raises something else.
+@pytest.mark.parametrize("size", [0, 1500])
+def test_what_cannot_be_written_is_a_user_error_and_costs_no_earlier_checkpoint(tmp_path, size, capfd):
+    save(tmp_path, 1)
+    with (
+        checkpoints.opened(tmp_path) as manager,
+        pytest.raises(UserError) as error,
+        files_of_at_most(size),
+    ):
+        checkpoints.save(manager, state_at(2), seconds=20.0)
+    assert str(error.value) == f"cannot write to --out {tmp_path}: File too large."
+    assert capfd.readouterr().err == ""
+    checkpoints.set_aside_after(tmp_path, 1)
+    save(tmp_path, 3)
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 3)
+
+
+def test_a_file_where_checkpoints_should_be_is_a_user_error(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UserError, match="is a file, not a folder of checkpoints; move it away"):
+        checkpoints.restore(tmp_path, like=state_at(0))

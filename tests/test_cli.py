@@ -64,6 +64,8 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
         ("--epochs 3", "a preset comes first"),
         ("digit", "unknown preset 'digit'; did you mean digits?"),
         ("mnist", "Presets: digits, cifar10-tutorial."),
+        ("mnist", "Expected python train.py PRESET [--field value ...]."),
+        ("digits --seed 12345678901234567890", "seed must be below 2**32"),
         ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
         ("digits --solver.tool=3", "unknown field '--solver.tool'; did you mean --solver.tol"),
         ("digits --colour red", "Fields: dataset, out, data-dir"),
@@ -84,6 +86,12 @@ def test_what_is_not_understood_is_said_in_two_lines_at_most(arguments, expected
     assert str(error.value).count("\n") <= 1
 
 
+@pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--seed", "1", "--data-dir", ""]])
+def test_an_empty_path_is_not_taken_for_the_current_folder(arguments):
+    with pytest.raises(UserError, match=r"^--(out|data-dir) is empty: give it a value, or leave it out\.$"):
+        parse(["digits", *arguments])
+
+
 @pytest.mark.parametrize("arguments", ["--help", "cifar10-tutorial --help", "digits --epochs 3 -h"])
 def test_help_shows_presets_and_fields(arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -100,5 +108,5 @@ def test_a_mistake_ends_train_py_with_status_2_and_no_traceback():
     assert ended.stdout == ""
     assert ended.stderr.splitlines() == [
         "error: unknown preset 'digit'; did you mean digits?",
-        "Presets: digits, cifar10-tutorial.",
+        "Expected python train.py PRESET [--field value ...]. Presets: digits, cifar10-tutorial.",
     ]

@@ -25,7 +25,7 @@ def test_it_prints_one_json_object_that_repeats_the_runs_own_evaluation(finished
         # Compiled apart, so perhaps in another order of additions: a few roundings of float32.
         assert result[name] == pytest.approx(last[name], rel=1e-5)
     assert (result["count"], result["dataset"], result["split"]) == (360, "digits", "test")
-    assert 0 <= result["converged"] <= 1
+    assert result["converged"] == last["forward_converged"]
 
 
 def test_the_training_split_is_counted_whole(finished_run, capsys):
@@ -34,16 +34,23 @@ def test_the_training_split_is_counted_whole(finished_run, capsys):
     assert (result["count"], result["split"]) == (1437, "train")
 
 
+def put_a_file_for_checkpoints(run):
+    claim(tiny(run))
+    (run / "checkpoints").write_text("")
+
+
 @pytest.mark.parametrize(
     ("prepare", "arguments", "said"),
     [
         (lambda out: None, ["{out}/missing"], "does not exist"),
         (lambda out: None, ["{out}"], "is not a run: it holds no config.json"),
-        (lambda out: claim(tiny(out)), ["{out}"], "holds no checkpoint yet"),
+        (lambda out: claim(tiny(out)), ["{out}"], "holds no checkpoint. Start its training again"),
         (lambda out: claim(tiny(out)), ["{out}", "--split", "validation"], "invalid choice 'validation'"),
         (lambda out: (out / "config.json").write_text("{"), ["{out}"], "damaged"),
         (lambda out: claim(tiny(out, dataset="cifar10")), ["{out}", "--data-dir", "{out}"], "no cifar10"),
         (lambda out: None, [], "RUN"),
+        (lambda out: None, [""], "an argument is empty"),
+        (lambda out: put_a_file_for_checkpoints(out), ["{out}"], "checkpoints is a file"),
         (lambda out: None, ["{out}", "--splt", "test"], "Unrecognized options: --splt"),
     ],
 )

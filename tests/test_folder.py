@@ -6,13 +6,16 @@ import pytest
 from deq_jax.training.config import SolverConfig
 from deq_jax.training.errors import UserError
 from deq_jax.training.folder import claim, read_config, require_usable
+from deq_jax.training.lock import held
 from tests.runs import tiny
 
 
 def test_a_claimed_folder_is_usable_by_the_same_run_and_holds_its_configuration(tmp_path):
     config = tiny(tmp_path / "new" / "run")
     require_usable(config)
-    claim(config)
+    with held(config.out):
+        require_usable(config)
+        claim(config)
     require_usable(config)
     assert read_config(config.out) == config
 
@@ -56,12 +59,33 @@ def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         require_usable(tiny(tmp_path / "file"))
-    with pytest.raises(UserError, match="cannot be written to"):
+    with pytest.raises(UserError, match="cannot write to --out"):
         claim(tiny(tmp_path / "file" / "run"))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"dataset": "digits"}', '{"dataset": "digits", "out": "x", "hue": 1}'])
-def test_a_damaged_configuration_is_a_user_error(tmp_path, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "it is no JSON object"),
+        ("{}", "dataset and out missing"),
+        ('{"dataset": "digits"}', "out missing"),
+        ('{"dataset": "digits", "out": "x", "hue": 1, "model": {"depth": 3}}', "unknown hue, model.depth"),
+        ('{"dataset": "digits", "out": "x", "model": 1}', "unknown model"),
+        ('{"dataset": "digits", "out": "x", "epochs": "3"}', "a value of the wrong type"),
+        ('{"dataset": "digits", "out": "x", "solver": {"tol": -1.0}}', "tol must be positive, but is -1.0"),
+    ],
+)
+def test_a_damaged_configuration_is_a_user_error_that_says_once_what_is_wrong(tmp_path, content, said):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="damaged, or of another version"):
+    with pytest.raises(UserError) as error:
+        read_config(tmp_path)
+    path = tmp_path / "config.json"
+    assert str(error.value).startswith(f"{path} is damaged, or of another version of deq_jax: {said}")
+    assert str(error.value).count("of deq_jax") == 1
+
+
+def test_a_folder_in_the_configurations_place_is_a_user_error(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(UserError, match=r"config\.json cannot be read: Is a directory"):
         read_config(tmp_path)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 
 from deq_jax.training import metrics
+from deq_jax.training.errors import UserError
 from deq_jax.training.step import EvalSums, TrainMetrics
 from tests.runs import records
 
@@ -19,6 +20,9 @@ CONTRACT = {
     "adjoint_residual",
     "seconds",
 }
+SHARES = ["forward_converged", "adjoint_converged"]
+
+DAMAGES = ['{"kind": "tr', "{", "\x00\x00", "5", "[]", '{"kind": "train"}', '{"step": 1}', "line of a merge"]
 
 
 def train_line(step, loss=1.0):
@@ -29,6 +33,14 @@ def train_line(step, loss=1.0):
 def test_a_line_has_the_keys_of_the_contract():
     assert train_line(1).keys() == CONTRACT | {"step_seconds"}
     assert metrics.line("eval", 1, 1, {"loss": 1.0}, seconds=2.0).keys() == CONTRACT
+
+
+def test_shares_of_converged_solves_follow_what_the_contract_names():
+    measured = dict.fromkeys((*SHARES, *metrics.MEASURED), 0.5)
+    assert list(metrics.line("train", 1, 1, measured, seconds=2.0, step_seconds=1.0))[-3:] == ["step_seconds", *SHARES]
+    evaluated = metrics.line("eval", 1, 1, {"loss": 1.0, "forward_converged": 0.25}, seconds=2.0)
+    assert list(evaluated)[-2:] == ["seconds", "forward_converged"]
+    assert evaluated["forward_converged"] == 0.25
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf"), -float("inf")])
@@ -54,10 +66,13 @@ def test_lines_come_back_in_order(tmp_path):
 
 def test_no_file_has_no_lines(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == []
-    assert metrics.drop_after(tmp_path / "metrics.jsonl", 5) == []
+    for step in (0, 5):
+        metrics.drop_after(tmp_path / "metrics.jsonl", step)
+        assert records(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
-@pytest.mark.parametrize("torn", ['{"kind": "tr', '{"kind": "train"}'[:1], "\x00\x00"])
+@pytest.mark.parametrize("torn", DAMAGES)
 def test_a_torn_last_line_is_left_out_and_removed_on_resume(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     metrics.append(path, train_line(1))
@@ -68,31 +83,64 @@ def test_a_torn_last_line_is_left_out_and_removed_on_resume(tmp_path, torn):
     assert records(tmp_path) == [train_line(1), train_line(2)]
 
 
-def test_a_broken_line_in_the_middle_is_an_error_not_a_gap(tmp_path):
+@pytest.mark.parametrize("damaged", DAMAGES)
+def test_a_damaged_line_in_the_middle_is_an_error_not_a_gap(tmp_path, damaged):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"kind": "tr\n' + json.dumps(train_line(2)) + "\n")
-    with pytest.raises(ValueError, match="line 1"):
+    path.write_text(json.dumps(train_line(1)) + f"\n{damaged}\n" + json.dumps(train_line(2)) + "\n")
+    with pytest.raises(UserError) as error:
         metrics.read(path)
+    assert str(error.value) == f"{path}, line 2, is damaged.\nRemove that line; checkpoints are untouched."
+
+
+def test_lines_without_the_newer_fields_are_whole(tmp_path):
+    """A run may be continued by a later version."""
+    metrics.append(tmp_path / "metrics.jsonl", train_line(1))
+    assert metrics.read(tmp_path / "metrics.jsonl") == [train_line(1)]
+
+
+def test_a_disk_that_is_full_is_a_user_error(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(UserError) as error:
+        metrics.append(tmp_path / "metrics.jsonl", train_line(1))
+    expected = f"cannot write to --out {tmp_path}: No space left on device. Free space; the same command continues."
+    assert str(error.value) == expected
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     for step in (1, 2, 3, 4):
         metrics.append(path, train_line(step))
-    assert [record["step"] for record in metrics.drop_after(path, 2)] == [1, 2]
+    metrics.drop_after(path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
     assert [record["step"] for record in records(tmp_path)] == [1, 2]
 
 
+def test_a_start_from_nothing_keeps_the_lines_of_before_in_another_file(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    for k in range(2):
+        metrics.append(path, train_line(k + 1))
+        metrics.drop_after(path, 0)
+        assert records(tmp_path) == []
+        warning = f"{tmp_path} holds no checkpoint; starting anew, the former metrics are in metrics-{k}.jsonl."
+        assert capsys.readouterr().err == f"warning: {warning}\n"
+    assert [metrics.read(tmp_path / f"metrics-{k}.jsonl") for k in range(2)] == [[train_line(1)], [train_line(2)]]
+
+
 def test_training_metrics_become_numbers():
-    measured = TrainMetrics(*(jnp.float32(k) for k in range(6)), is_finite=jnp.bool(True))
-    assert metrics.train_means(measured) == dict(zip(metrics.MEASURED, map(float, range(6)), strict=True))
+    names = [*metrics.MEASURED, *SHARES]
+    measured = TrainMetrics(*(jnp.float32(k) for k in range(8)), is_finite=jnp.bool(True))
+    assert metrics.train_means(measured) == dict(zip(names, map(float, range(8)), strict=True))
 
 
 def test_means_over_batches_weigh_every_image_alike():
     sums = [
-        EvalSums(images=3.0, loss=6.0, accuracy=3.0, forward_iterations=30.0, forward_residual=0.3, converged=3.0),
-        EvalSums(images=1.0, loss=6.0, accuracy=0.0, forward_iterations=2.0, forward_residual=0.1, converged=0.0),
+        EvalSums(
+            images=3.0, loss=6.0, accuracy=3.0, forward_iterations=30.0, forward_residual=0.3, forward_converged=3.0
+        ),
+        EvalSums(
+            images=1.0, loss=6.0, accuracy=0.0, forward_iterations=2.0, forward_residual=0.1, forward_converged=0.0
+        ),
     ]
     means = metrics.eval_means(sums)
     assert means.pop("forward_residual") == pytest.approx(0.1)  # 0.4 / 4, rounded in binary
-    assert means == {"images": 4.0, "loss": 3.0, "accuracy": 0.75, "forward_iterations": 8.0, "converged": 0.75}
+    assert means == {"images": 4.0, "loss": 3.0, "accuracy": 0.75, "forward_iterations": 8.0, "forward_converged": 0.75}

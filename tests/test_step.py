@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -6,7 +8,7 @@ import pytest
 from flax import nnx
 
 from deq_jax.training.build import build_model, build_optimizer
-from deq_jax.training.config import OptimizerConfig
+from deq_jax.training.config import AdjointConfig, OptimizerConfig, SolverConfig
 from deq_jax.training.data import eval_batches, load, train_batch
 from deq_jax.training.metrics import eval_means
 from deq_jax.training.step import create_state, make_eval_step, make_train_step
@@ -73,7 +75,37 @@ def test_both_solves_are_reported(config, trained):
         assert 0 < measured.forward_residual < 1
         assert 0 < measured.adjoint_residual < 1
         assert 0 <= measured.accuracy <= 1
+        assert 0 <= measured.forward_converged <= 1
+        assert 0 <= measured.adjoint_converged <= 1
         assert measured.is_finite
+
+
+def first_metrics(config, digits):
+    """What the first step of a run with these settings measures."""
+    model, optimizer = build_model(config, (8, 8, 1), 10), build_optimizer(config.optimizer, STEPS)
+    batch = train_batch(digits, config.seed, 0, config.batch_size)
+    return jax.jit(make_train_step(model, optimizer))(create_state(model, optimizer), batch.images, batch.labels)[1]
+
+
+def test_the_adjoints_own_settings_are_the_adjoints_and_no_others(config, digits, trained):
+    measured = first_metrics(dataclasses.replace(config, adjoint=AdjointConfig(max_iter=2)), digits)
+    assert measured.adjoint_iterations <= 2 < trained[1][0].adjoint_iterations
+    assert measured.forward_iterations == trained[1][0].forward_iterations
+
+
+@pytest.mark.parametrize(
+    ("solver", "adjoint", "forward_converged", "adjoint_converged"),
+    [
+        (SolverConfig(tol=1e3), AdjointConfig(), 1, 1),
+        (SolverConfig(tol=1e3, max_iter=2), AdjointConfig(tol=1e-30), 1, 0),
+        (SolverConfig(tol=1e-30, max_iter=2), AdjointConfig(tol=1e3), 0, 1),
+    ],
+)
+def test_the_share_of_solves_that_reach_their_tolerance(
+    config, digits, solver, adjoint, forward_converged, adjoint_converged
+):
+    measured = first_metrics(dataclasses.replace(config, solver=solver, adjoint=adjoint), digits)
+    assert (measured.forward_converged, measured.adjoint_converged) == (forward_converged, adjoint_converged)
 
 
 def test_every_parameter_and_every_running_average_moves(trained):

@@ -16,6 +16,8 @@ def build_solver(config: SolverConfig) -> Solver:
     """The solver (f, z0) -> Solution that the settings describe."""
     if config.method == "forward-iteration":
         return functools.partial(deq_jax.forward_iteration, tol=config.tol, max_iter=config.max_iter)
+    if config.method == "broyden":
+        return functools.partial(deq_jax.broyden, m=config.m, tol=config.tol, max_iter=config.max_iter)
     return functools.partial(
         deq_jax.anderson, m=config.m, lam=config.lam, beta=config.beta, tol=config.tol, max_iter=config.max_iter
     )

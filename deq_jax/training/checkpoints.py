@@ -15,7 +15,8 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import write_atomically
+from deq_jax.training.files import set_aside, write_atomically, writing_to
+from deq_jax.training.orbax import write
 from deq_jax.training.step import TrainState
 
 KEPT = 3
@@ -37,23 +38,28 @@ def opened(run: Path) -> ocp.CheckpointManager:
         # A checkpoint is under a megabyte and takes 50 ms: not worth a thread that could lose it at exit.
         enable_async_checkpointing=False,
     )
-    return ocp.CheckpointManager(_folder(run).absolute(), options=options)
+    with writing_to(run):
+        return ocp.CheckpointManager(_folder(run).absolute(), options=options)
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, seconds: float) -> None:
-    """Saves the state under its step, and drops the oldest beyond those kept."""
+    """Saves the state under its step, and drops the oldest beyond those kept.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
     step = int(state.step)
-    manager.save(step, args=ocp.args.StandardSave(state))
     folder = Path(manager.directory) / str(step)
-    seal = {"step": step, "seconds": seconds, "form": _form(state), "files": _digests(folder)}
-    write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
+    with writing_to(folder.parent.parent):
+        write(manager, step, state)
+        seal = {"step": step, "seconds": seconds, "form": _form(state), "files": _digests(folder)}
+        write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
 
 
-def restore(run: Path, like: TrainState, *, set_aside: bool = False) -> Restored | None:
+def restore(run: Path, like: TrainState) -> Restored | None:
     """The latest readable checkpoint of a run, in the structure of `like`; None where there is none yet.
 
-    A damaged one is passed over with a line on stderr. With `set_aside` it is renamed, so that its step can be saved
-    anew.
+    A damaged one is passed over with a line on stderr. Nothing is written.
 
     Raises:
         UserError: every checkpoint is damaged, or the latest sound one is not of this model.
@@ -67,8 +73,6 @@ def restore(run: Path, like: TrainState, *, set_aside: bool = False) -> Restored
             continue
         for other in damaged:
             print(f"warning: {other} is damaged; continuing from step {step}.", file=sys.stderr)
-            if set_aside:
-                _set_aside(other)
         if seal["form"] != _form(like):
             raise UserError(
                 f"{folder} is of another model than the run's configuration now gives: was deq_jax updated?"
@@ -80,9 +84,15 @@ def restore(run: Path, like: TrainState, *, set_aside: bool = False) -> Restored
             f"no checkpoint in {_folder(run)} is readable: {', '.join(folder.name for folder in damaged)}.\n"
             f"Bring one back from a copy, or start afresh with another --out."
         )
-    for folder in damaged if set_aside else ():
-        _set_aside(folder)
     return None
+
+
+def set_aside_after(run: Path, step: int) -> None:
+    """Renames the checkpoints of later steps, which `restore` has passed over, so that those can be saved anew."""
+    with writing_to(run):
+        for later in _steps(run):
+            if later > step:
+                set_aside(_folder(run) / str(later), f"damaged-{later}-{{}}")
 
 
 def _folder(run: Path) -> Path:
@@ -91,6 +101,8 @@ def _folder(run: Path) -> Path:
 
 def _steps(run: Path) -> list[int]:
     folder = _folder(run)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder of checkpoints; move it away.")
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
 
 
@@ -120,12 +132,3 @@ def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint but its seal."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SEAL)
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-def _set_aside(folder: Path) -> None:
-    """Renames the folder to one that no run reads."""
-    for k in range(1000):
-        target = folder.with_name(f"damaged-{folder.name}-{k}")
-        if not target.exists():
-            folder.rename(target)
-            return

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import io
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import tyro
@@ -14,6 +15,7 @@ from deq_jax.training.config import PRESETS, Config, flatten, to_dict
 from deq_jax.training.errors import UserError
 
 _BOX = "╭╮╰╯│─"
+_USAGE = "python train.py PRESET [--field value ...]"
 
 
 def parse(arguments: Sequence[str]) -> Config:
@@ -30,9 +32,9 @@ def parse(arguments: Sequence[str]) -> Config:
     if wants_help and name not in PRESETS:
         name, fields = "digits", ["--help"]
     if not name or name.startswith("-"):
-        raise UserError(f"a preset comes first: python train.py PRESET [--field value ...]\nPresets: {presets}.")
+        raise UserError(f"a preset comes first: {_USAGE}\nPresets: {presets}.")
     if name not in PRESETS:
-        raise UserError(f"unknown preset '{name}'{_suggestion(name, PRESETS)}\nPresets: {presets}.")
+        raise UserError(f"unknown preset '{name}'{_suggestion(name, PRESETS)}\nExpected {_USAGE}. Presets: {presets}.")
     default = PRESETS[name]()
     if not wants_help:
         _require_known_fields(fields, default)
@@ -52,6 +54,7 @@ def parse_function[T](
     Raises:
         UserError: tyro does not understand the arguments; says so in one line.
     """
+    _require_values(arguments)
     complaint = io.StringIO()
     defaults = {} if default is None else {"default": default}
     try:
@@ -85,6 +88,15 @@ def _require_known_fields(arguments: Iterable[str], config: Config) -> None:
                 f"unknown field '{argument.split('=')[0]}'{_suggestion(field, known, '--')}\n"
                 f"Fields: {', '.join(top).replace('_', '-')}; groups take --group.field. All of them: train.py --help"
             )
+
+
+def _require_values(arguments: Sequence[str]) -> None:
+    """Refuses what a shell makes of an unset variable: an empty path would mean the current folder."""
+    for before, argument in pairwise(["", *arguments]):
+        name, equals, value = argument.partition("=")
+        if not argument or (name.startswith("--") and equals and not value):
+            field = name or (before if before.startswith("--") else "an argument")
+            raise UserError(f"{field} is empty: give it a value, or leave it out.")
 
 
 def _docstring(preset: str) -> str:

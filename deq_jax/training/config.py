@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from deq_jax.training.errors import UserError
 
+Method = Literal["anderson", "broyden", "forward-iteration"]
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -44,16 +46,16 @@ class ModelConfig:
 class SolverConfig:
     """How the equilibrium z = f(z, x) is found."""
 
-    method: Literal["anderson", "forward-iteration"] = "anderson"
-    """Anderson acceleration, or plain iteration, which reads only tol and max-iter."""
+    method: Method = "anderson"
+    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration, which reads tol and max-iter."""
     tol: float = 1e-2
     """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
     max_iter: int = 25
     """Evaluations of f at most."""
     m: int = 5
-    """Iterates that Anderson mixes."""
+    """Iterates that Anderson mixes, or steps that Broyden's method learns from."""
     lam: float = 1e-4
-    """Regularisation of Anderson's least squares, relative to its mean diagonal."""
+    """Regularisation of Anderson's least squares, relative to each column of the differences."""
     beta: float = 1.0
     """Mixing: 1 plain, below 1 damped."""
 
@@ -67,16 +69,16 @@ class SolverConfig:
 class AdjointConfig:
     """How the adjoint equation g = (∂f/∂z)ᵀg + y is solved; what is left out is as in the forward solve."""
 
-    method: Literal["anderson", "forward-iteration"] | None = None
+    method: Method | None = None
     """As solver.method."""
     tol: float | None = None
     """Relative residual of the adjoint equation at which a sample is done."""
     max_iter: int | None = None
     """Vector-Jacobian products at most."""
     m: int | None = None
-    """Iterates that Anderson mixes."""
+    """Iterates that Anderson mixes, or steps that Broyden's method learns from."""
     lam: float | None = None
-    """Regularisation of Anderson's least squares, relative to its mean diagonal."""
+    """Regularisation of Anderson's least squares, relative to each column of the differences."""
     beta: float | None = None
     """Mixing: 1 plain, below 1 damped."""
 
@@ -121,7 +123,7 @@ class Config:
     data_dir: Path | None = None
     """Folder of prepared TFDS data sets, the one that holds cifar10/. None: TFDS's own default."""
     seed: int = 0
-    """Settles the initial weights and the order of the images."""
+    """Settles the initial weights and the order of the images; below 2**32."""
     epochs: int = 50
     """Passes over the training split; the rate's schedule spans them."""
     max_steps: int | None = None
@@ -139,6 +141,8 @@ class Config:
         """Raises ValueError on a run that cannot be."""
         _require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
         _require_not_negative(self, "seed")
+        if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
+            raise ValueError(f"seed must be below 2**32, but is {self.seed}")
         if self.max_steps is not None:
             _require_positive(self, "max_steps")
 
@@ -181,16 +185,28 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`. A field that is missing takes its default; UserError on one that does not exist."""
+    """Inverse of `to_dict`. A field that is missing takes its default.
+
+    Raises:
+        UserError: says in a few words what is wrong: a field that does not exist, or a value that it cannot take.
+    """
     groups = {"model": ModelConfig, "solver": SolverConfig, "adjoint": AdjointConfig, "optimizer": OptimizerConfig}
+    unknown = flatten(values).keys() - flatten(to_dict(Config("digits", Path()))).keys()
+    if unknown:
+        raise UserError(f"unknown {', '.join(sorted(unknown))}")
+    missing = [name for name in ("dataset", "out") if name not in values]
+    if missing:
+        raise UserError(f"{' and '.join(missing)} missing")
     try:
         fields = {name: groups[name](**value) if name in groups else value for name, value in values.items()}
         fields["out"] = Path(fields["out"])
         if fields.get("data_dir") is not None:
             fields["data_dir"] = Path(fields["data_dir"])
         return Config(**fields)
-    except (TypeError, ValueError, KeyError) as error:
-        raise UserError(f"this configuration is not one of this version of deq_jax: {error}") from error
+    except TypeError as error:
+        raise UserError("a value of the wrong type") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -210,12 +226,12 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 def _require_positive(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not (value > 0 and math.isfinite(value)):
+        if not 0 < value < math.inf:
             raise ValueError(f"{name} must be positive, but is {value}")
 
 
 def _require_not_negative(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        if not (value >= 0 and math.isfinite(value)):
+        if not 0 <= value < math.inf:
             raise ValueError(f"{name} must not be negative, but is {value}")

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from deq_jax.training.files import writing_to
 from deq_jax.training.metrics import Record, read
 
 FORWARD, ADJOINT = "#1f6f8b", "#d1603d"
@@ -49,8 +50,9 @@ def draw(run: Path) -> None:
         axes.set_xlabel("step")
     figure.suptitle(_headline(run, evals), fontsize=11)
     temporary = run / ".curves.png"
-    figure.savefig(temporary, dpi=110, format="png")
-    temporary.replace(run / "curves.png")
+    with writing_to(run):
+        figure.savefig(temporary, dpi=110, format="png")
+        temporary.replace(run / "curves.png")
 
 
 def _plot(

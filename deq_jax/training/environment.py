@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from deq_jax.training.files import write_atomically
+from deq_jax.training.files import write_atomically, writing_to
 
 _PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -39,7 +39,8 @@ def write(path: Path, description: dict[str, Any]) -> None:
         first["resumed"].append(description)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         first = {**description, "resumed": []}
-    write_atomically(path, json.dumps(first, indent=2) + "\n")
+    with writing_to(path.parent):
+        write_atomically(path, json.dumps(first, indent=2) + "\n")
 
 
 def _version(package: str) -> str | None:

@@ -1,5 +1,6 @@
 """What can go wrong through no fault of the program, said in one or two lines."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +18,27 @@ class NonFiniteLossError(UserError):
     status = 1
 
 
+def reason(error: OSError) -> str:
+    """What the file system says, and of which file where it says that: Is a directory: runs/digits/metrics.jsonl."""
+    # Of a file that was to take another's place, that other's name means more.
+    name = error.filename2 if error.filename2 is not None else error.filename
+    return (error.strerror or str(error)) + ("" if name is None else f": {os.fsdecode(name)}")
+
+
 @contextmanager
 def reported_errors() -> Iterator[None]:
-    """Ends the program on a `UserError` with its message on stderr and its exit status, without a traceback."""
+    """Ends the program on a `UserError` with its message on stderr and its exit status, without a traceback.
+
+    What the file system refuses, and nothing before has put into better words, is said in its own. Exit status 2.
+    """
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.status)
+    except OSError as error:
+        print(f"error: {reason(error)}.", file=sys.stderr)
+        sys.exit(UserError.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

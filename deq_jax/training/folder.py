@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deq_jax.training.config import Config, differences, from_dict, to_dict
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import write_atomically
+from deq_jax.training.files import write_atomically, writing_to
 
 
 def require_usable(config: Config) -> None:
@@ -26,12 +26,9 @@ def require_usable(config: Config) -> None:
 
 
 def claim(config: Config) -> None:
-    """Makes the folder and writes config.json."""
-    try:
-        config.out.mkdir(parents=True, exist_ok=True)
+    """Writes config.json into the folder, which is there."""
+    with writing_to(config.out):
         write_atomically(config.out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"--out {config.out} cannot be written to: {error.strerror}.") from error
 
 
 def read_config(run: Path) -> Config:
@@ -47,6 +44,8 @@ def read_config(run: Path) -> Config:
             raise ValueError("it is no JSON object")
         return from_dict(values)
     except OSError as error:
+        if path.exists():
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         problem = "does not exist" if not run.exists() else "is not a run: it holds no config.json"
         raise UserError(f"{run} {problem}. Expected the --out of a python train.py.") from error
     except (ValueError, UserError) as error:

@@ -1,17 +1,20 @@
 """metrics.jsonl: one JSON object a line, of which a training step or an evaluation is one.
 
-Every line has the keys of `KEYS`; training lines also have `step_seconds`. A value that is not finite, or that an
-evaluation does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of
+Every line has the keys of `KEYS`; training lines also have `step_seconds`. The shares of samples whose solves reached
+their tolerance follow, of those solves that there were. A value that is not finite, or of `KEYS` one that an evaluation
+does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of
 updates made, `epoch` the one that the last of them belongs to.
 """
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from deq_jax.training.files import write_atomically
+from deq_jax.training.errors import UserError
+from deq_jax.training.files import set_aside, write_atomically, writing_to
 from deq_jax.training.step import EvalSums, TrainMetrics
 
 MEASURED = (
@@ -23,6 +26,7 @@ MEASURED = (
     "adjoint_residual",
 )
 KEYS = ("kind", "step", "epoch", *MEASURED, "seconds")
+SHARES = ("forward_converged", "adjoint_converged")
 
 Record = dict[str, Any]
 
@@ -31,13 +35,14 @@ def line(
     kind: Literal["train", "eval"], step: int, epoch: int, measured: Mapping[str, float], **timing: float
 ) -> Record:
     """One line's object. `timing` is `seconds`, and on training lines `step_seconds`."""
-    values = {name: measured.get(name) for name in MEASURED} | timing
+    shares = {name: measured[name] for name in SHARES if name in measured}
+    values = {name: measured.get(name) for name in MEASURED} | timing | shares
     return {"kind": kind, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
 
 
 def train_means(metrics: TrainMetrics) -> dict[str, float]:
     """What a training step measured, as Python numbers. Waits for the step."""
-    return {name: float(getattr(metrics, name)) for name in MEASURED}
+    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES)}
 
 
 def eval_means(sums: list[EvalSums]) -> dict[str, float]:
@@ -49,7 +54,7 @@ def eval_means(sums: list[EvalSums]) -> dict[str, float]:
 
 def append(path: Path, record: Record) -> None:
     """Adds one line, whole, to the end of the file."""
-    with path.open("a", encoding="utf-8") as file:
+    with writing_to(path.parent), path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
@@ -57,25 +62,51 @@ def read(path: Path) -> list[Record]:
     """The objects of a file, without a last line that a crash has torn; none where there is no file.
 
     Raises:
-        ValueError: a line before the last is not JSON.
+        UserError: a line before the last is damaged.
     """
     if not path.exists():
         return []
     records, lines = [], path.read_text(encoding="utf-8", errors="replace").splitlines()
     for number, text in enumerate(lines, 1):
-        try:
-            records.append(json.loads(text))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}, line {number}: {error}") from error
+        record = _parsed(text)
+        if record is not None:
+            records.append(record)
+        elif number < len(lines):
+            raise UserError(f"{path}, line {number}, is damaged.\nRemove that line; checkpoints are untouched.")
     return records
 
 
-def drop_after(path: Path, step: int) -> list[Record]:
-    """Removes the lines of later steps, which a resumed run writes again, and a torn last one. Returns those kept."""
-    kept = [record for record in read(path) if record["step"] <= step]
-    write_atomically(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
-    return kept
+def drop_after(path: Path, step: int) -> None:
+    """Removes the lines of later steps, which a resumed run writes again, and a torn last one.
+
+    A run that starts anew from step 0 would keep none, so the file is renamed to metrics-0.jsonl instead, and a line on
+    stderr says so.
+    """
+    records = read(path)
+    kept = [record for record in records if record["step"] <= step]
+    with writing_to(path.parent):
+        if records and not step:
+            aside = set_aside(path, f"{path.stem}-{{}}{path.suffix}")
+            print(
+                f"warning: {path.parent} holds no checkpoint; starting anew, the former metrics are in {aside.name}.",
+                file=sys.stderr,
+            )
+        write_atomically(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+
+
+def _parsed(text: str) -> Record | None:
+    """The record of a line; None where it is damaged."""
+    try:
+        record = json.loads(text)
+    except ValueError:
+        return None
+    is_whole = (
+        isinstance(record, dict)
+        and record.keys() >= set(KEYS)
+        and isinstance(record["step"], int)
+        and isinstance(record["seconds"], int | float)
+    )
+    return record if is_whole else None
 
 
 def _finite(value: float | None) -> float | None:

@@ -15,6 +15,7 @@ from deq_jax.training.data import Dataset, eval_batches, load, train_batch
 from deq_jax.training.errors import NonFiniteLossError, UserError
 from deq_jax.training.evaluation import evaluate
 from deq_jax.training.folder import claim, require_usable
+from deq_jax.training.lock import held
 from deq_jax.training.logbook import Logbook
 from deq_jax.training.signals import stop_requests
 from deq_jax.training.step import EvalStep, TrainState, TrainStep, create_state, make_eval_step, make_train_step
@@ -39,7 +40,7 @@ class _Plan(NamedTuple):
 
     def ends_at(self, step: int) -> bool:
         """Whether an epoch or the run does."""
-        return step > 0 and (step % self.steps_per_epoch == 0 or step == self.last_step)
+        return step > 0 and (step % self.steps_per_epoch == 0 or step >= self.last_step)
 
 
 class _Start(NamedTuple):
@@ -57,22 +58,30 @@ def run(config: Config) -> int:
     On a CPU a continued run ends with the very parameters of an uninterrupted one.
 
     Raises:
-        UserError: the folder, the data or the settings do not fit.
+        UserError: the folder, the data or the settings do not fit, or another process is training in the folder.
         NonFiniteLossError: training diverged.
     """
     use_persistent_cache()
     require_usable(config)
     plan, state = _prepare(config)
-    claim(config)
+    with held(config.out):
+        require_usable(config)  # again: another process may have begun, and ended, in the meantime
+        return _run(plan, state)
+
+
+def _run(plan: _Plan, state: TrainState) -> int:
+    config = plan.config
     start = _find_start(config, state)
     if start.step >= plan.last_step and start.is_evaluated:
         print(f"{config.out} is finished: {_result(config)}. Nothing to do.")
         return 0
+    claim(config)
+    _clear_way(config, start.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     print(
         f"{config.dataset}: {len(plan.train.labels):,} training and {len(plan.test.labels):,} test images. "
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
-        + (f", {start.step:,} of them taken." if start.step else "."),
+        + (f", {start.step:,} taken." if start.step else "."),
         flush=True,
     )
     began = time.monotonic() - start.seconds
@@ -107,14 +116,20 @@ def _prepare(config: Config) -> tuple[_Plan, TrainState]:
 
 
 def _find_start(config: Config, state: TrainState) -> _Start:
-    """The latest readable checkpoint, or else `state`; metrics.jsonl is cut back to it."""
-    restored = checkpoints.restore(config.out, like=state, set_aside=True)
+    """The latest readable checkpoint, or else `state`. Writes nothing: a finished run may lie in a read-only folder."""
+    restored = checkpoints.restore(config.out, like=state)
     state, seconds = restored or (state, 0.0)
     step = int(state.step)
-    records = metrics.drop_after(config.out / "metrics.jsonl", step)
+    records = [record for record in metrics.read(config.out / "metrics.jsonl") if record["step"] <= step]
     is_evaluated = any(record["kind"] == "eval" and record["step"] == step for record in records)
     # An evaluation after the checkpoint has taken its time, too.
     return _Start(state, step, max([seconds, *(record["seconds"] for record in records[-1:])]), is_evaluated)
+
+
+def _clear_way(config: Config, step: int) -> None:
+    """Moves what later steps have left out of the way of those that write it again."""
+    checkpoints.set_aside_after(config.out, step)
+    metrics.drop_after(config.out / "metrics.jsonl", step)
 
 
 def _compile(plan: _Plan, state: TrainState) -> _Plan:
@@ -131,7 +146,9 @@ def _train(plan: _Plan, start: _Start, clock: Callable[[], float]) -> int | None
     with (
         stop_requests() as stop,
         checkpoints.opened(config.out) as manager,
-        tqdm(total=plan.last_step, initial=start.step, unit="step", dynamic_ncols=True, disable=None) as bar,
+        tqdm(
+            total=max(plan.last_step, start.step), initial=start.step, unit="step", dynamic_ncols=True, disable=None
+        ) as bar,
     ):
         logbook = Logbook(config.out / "metrics.jsonl", bar, clock, plan.epoch_of)
 

@@ -36,6 +36,10 @@ class TrainMetrics(NamedTuple):
     forward_residual: Float[Array, ""]
     adjoint_iterations: Float[Array, ""]
     adjoint_residual: Float[Array, ""]
+    forward_converged: Float[Array, ""]
+    """Share of the samples whose forward solve reached its tolerance."""
+    adjoint_converged: Float[Array, ""]
+    """Share of the samples whose adjoint solve reached its own."""
     is_finite: Bool[Array, ""]
     """The loss and every gradient are."""
 
@@ -48,7 +52,7 @@ class EvalSums(NamedTuple):
     accuracy: Float[Array, ""]
     forward_iterations: Float[Array, ""]
     forward_residual: Float[Array, ""]
-    converged: Float[Array, ""]
+    forward_converged: Float[Array, ""]
 
 
 TrainStep = Callable[[TrainState, Images, Labels], tuple[TrainState, TrainMetrics]]
@@ -94,6 +98,8 @@ def make_train_step(model: nnx.Module, optimizer: optax.GradientTransformation) 
             forward_residual=solution.residual.mean(),
             adjoint_iterations=report.iterations.mean(),
             adjoint_residual=report.residual.mean(),
+            forward_converged=_is_converged(solution.status).mean(),
+            adjoint_converged=_is_converged(report.status).mean(),
             is_finite=jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads)),
         )
         return TrainState(state.step + 1, params, batch_stats, opt_state), metrics
@@ -120,7 +126,7 @@ def make_eval_step(model: nnx.Module) -> EvalStep:
             accuracy=total(_hits(logits, labels)),
             forward_iterations=total(solution.iterations),
             forward_residual=total(solution.residual),
-            converged=total(solution.status == deq_jax.Status.CONVERGED),
+            forward_converged=total(_is_converged(solution.status)),
         )
 
     return eval_step
@@ -135,6 +141,10 @@ def _graph(model: nnx.Module, *, training: bool) -> nnx.GraphDef:
 
 def _scaled(images: Images) -> Float[Array, "batch height width channels"]:
     return jnp.asarray(images, jnp.float32) / 255
+
+
+def _is_converged(status: Array) -> Float[Array, " batch"]:
+    return (status == deq_jax.Status.CONVERGED).astype(jnp.float32)
 
 
 def _hits(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, " batch"]:
