@@ -12,11 +12,12 @@ FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] +
 CHECK_PYTHON = $(if $(and $(FOUND),$(if $(findstring old,$(FOUND)),,ok)),,\
   $(error deq_jax needs Python 3.12 or newer, but $(PYTHON) is $(if $(FOUND),$(firstword $(FOUND)),not there); name one with: make PYTHON=python3.12))
 
-.PHONY: help setup train test clean
+.PHONY: help setup train test bench clean
 
 help:
 	@echo 'make train   set up, then train on the digits that ship with scikit-learn'
 	@echo 'make test    set up, then run every check: format, lint, types, tests'
+	@echo 'make bench   set up the peers too, then time a training step side by side; options in ARGS'
 	@echo 'make setup   only set up $(VENV) from the pinned versions'
 	@echo 'make clean   remove $(VENV) and every cache; runs are kept'
 	@echo 'PYTHON=...   the interpreter to build from, 3.12 or newer (now: $(PYTHON))'
@@ -32,6 +33,9 @@ test: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/pytest -n $(WORKERS)
 
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks.training $(ARGS)
+
 $(STAMP): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)@test -e $(STAMP) || $(PYTHON) -m venv --clear $(VENV)
 	@rm -f $(STAMP)
@@ -40,5 +44,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

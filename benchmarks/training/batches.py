@@ -1,0 +1,40 @@
+"""What everyone trains on: first weights drawn by deq_jax, and batches of real images."""
+
+from pathlib import Path
+
+import numpy as np
+from flax import nnx
+
+from benchmarks.training.contestants.jax_model import build_model, named_arrays
+from benchmarks.training.contestants.ours import layer
+from benchmarks.training.exchange import Arrays, Problem
+from deq_jax.training import data
+
+
+def draw_weights(problem: Problem) -> Arrays:
+    """The first weights of deq_jax's classifier, from the problem's seed."""
+    return named_arrays(nnx.as_pure(nnx.state(build_model(problem, layer), nnx.Param)))
+
+
+def draw_batches(problem: Problem, n: int, data_dir: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first ``n`` training batches: images ``[n, batch, height, width, channels]`` and labels ``[n, batch]``.
+
+    CIFAR-10 where ``data_dir`` holds it. Else scikit-learn's digits, each pixel of 8×8 repeated to a square until the
+    image is as large as the model's, and grey repeated over the channels.
+    """
+    name = "digits" if data_dir is None else "cifar10"
+    dataset = data.load(name, "train", data_dir)
+    batches = [data.train_batch(dataset, problem.seed, k, problem.batch) for k in range(n)]
+    images = np.stack([batch.images for batch in batches])
+    if data_dir is None:
+        images = enlarge(images, problem.image)
+    return images, np.stack([batch.labels for batch in batches])
+
+
+def enlarge(images: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Grey images ``[..., h, w, 1]`` with every pixel repeated, to ``[..., *shape]``; whole multiples only."""
+    height, width, channels = shape
+    rows, columns = height // images.shape[-3], width // images.shape[-2]
+    if (rows * images.shape[-3], columns * images.shape[-2]) != (height, width):
+        raise ValueError(f"images of {images.shape[-3:-1]} do not repeat to {height} × {width}")
+    return images.repeat(rows, axis=-3).repeat(columns, axis=-2).repeat(channels, axis=-1)
