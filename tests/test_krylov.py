@@ -79,5 +79,5 @@ def test_too_few_products_are_reported():
 
 
 def test_settings_must_be_positive():
-    with pytest.raises(ValueError, match="restart must be positive"):
+    with pytest.raises(ValueError, match="restart must be a whole number"):
         deq_jax.krylov(restart=0)
