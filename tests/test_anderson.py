@@ -93,8 +93,9 @@ def test_neighbours_do_not_matter():
     for i in (0, 17, 63):
         alone = anderson(lambda z, i=i: f(z, x[i : i + 1], w), jnp.zeros((1, 20)), tol=1e-4)
         assert alone.iterations[0] == together.iterations[i]
-        # Matrix products of other shapes round otherwise; that is all that may differ.
-        np.testing.assert_allclose(alone.value[0], together.value[i], rtol=1e-5, atol=1e-6)
+        # Not to the bit: matrix products of other shapes round otherwise. That is all that may differ.
+        gap = jnp.linalg.norm(alone.value[0] - together.value[i])
+        assert gap <= 1e-6 * jnp.linalg.norm(together.value[i])
 
 
 def test_a_rank_deficient_history_falls_back_to_plain_iteration():
