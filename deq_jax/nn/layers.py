@@ -56,8 +56,8 @@ def group_norm(
 ) -> Float[Array, "batch *space channels"]:
     """Group normalisation: ``scale · (x − μ) / √(σ² + epsilon) + bias``, ``μ`` and ``σ²`` per sample and group.
 
-    Both come from per-channel sums, so that ``x`` itself is never reshaped to groups: in a loop on a CPU that is about
-    five times as fast. They are taken in float32 or better, and the variance is that of ``x − μ``: the cheaper
+    Both come from per-channel sums, so that ``x`` itself is never reshaped to groups, which is slow in a loop on a
+    CPU. They are taken in float32 or better, and the variance is that of ``x − μ``: the cheaper
     ``E[x²] − μ²`` is wrong by a third where the mean is a thousand times the deviation.
 
     Source: Wu and He, "Group normalization", 2018.
