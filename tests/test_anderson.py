@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deq_jax import Rule, Status, anderson, forward_iteration, solve
+from deq_jax.solvers.anderson import _weights
 from tests.problems import linear_map, non_normal_map, tanh_network
 
 
@@ -159,6 +160,15 @@ def test_plain_steps_widen_a_history_that_spans_too_little(x64):
     sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=500)
     np.testing.assert_array_equal(sol.status, Status.CONVERGED)
     assert sol.iterations.max() < 120
+
+
+def test_parallel_differences_still_mix_without_regularisation():
+    # Two equal differences make the normal equations singular; the floor under lam keeps their sum determined.
+    rows = jnp.array([[1.0], [1.0], [2.0]])
+    weights, gain = _weights(rows @ rows.T, jnp.int32(2), jnp.float32(0.0))
+    np.testing.assert_allclose(weights[:2].sum(), -2, rtol=1e-3)  # Cholesky at a condition of 1e6 in float32
+    assert weights[2] == 1
+    assert gain < 1e-2
 
 
 def test_half_precision_keeps_its_dtype_and_gets_as_far_as_it_can():
