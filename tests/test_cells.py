@@ -43,6 +43,14 @@ def test_the_resnet_cell_is_its_formula():
     np.testing.assert_allclose(cell(z, x), stock_resnet_cell(cell, z, x), atol=1e-5)  # float32 behind three norms
 
 
+def test_the_pre_activation_cell_is_its_formula():
+    cell = nn.PreActivationCell(8, 16, num_groups=4, rngs=nnx.Rngs(0))
+    z, x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 8))
+    y = cell.conv1(jnp.maximum(cell.norm1(z), 0))
+    np.testing.assert_allclose(cell(z, x), x + cell.conv2(jnp.maximum(cell.norm2(y), 0)), atol=1e-6)
+    np.testing.assert_array_equal(cell.initial_state(x), x)
+
+
 def test_the_resnet_cell_starts_small():
     cell = nn.ResNetCell(48, 64, rngs=nnx.Rngs(0))
     for layer in (cell.conv1, cell.conv2):
@@ -66,10 +74,11 @@ def test_the_chapter_s_small_cell_has_right_gradients(x64):
     check_grads(z_star, (x, nnx.as_pure(state)), order=2, modes=["rev"], eps=1e-6, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["feed-forward", "resnet"])
+@pytest.mark.parametrize("kind", ["feed-forward", "resnet", "pre-activation"])
 def test_the_equilibrium_does_not_depend_on_the_start(x64, kind):
-    if kind == "resnet":
-        cell = nn.ResNetCell(4, 8, num_groups=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    if kind != "feed-forward":
+        make = nn.ResNetCell if kind == "resnet" else nn.PreActivationCell
+        cell = make(4, 8, num_groups=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         x = z = jax.random.normal(jax.random.key(0), (2, 4, 4, 4), jnp.float64)
     else:
         cell = nn.FeedForwardCell(3, 6, param_dtype=jnp.float64, rngs=nnx.Rngs(0))

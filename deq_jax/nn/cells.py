@@ -1,6 +1,5 @@
 """Cells: the functions ``f(z, x)`` whose equilibrium is a layer's output."""
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -9,7 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import Conv, GroupNorm, Image, uniform_by_fan_in
+from deq_jax.nn.layers import GroupNorm, Image, uniform_by_fan_in
+from deq_jax.nn.weight_normalisation import make_conv, with_plain_convs
 
 SMALL = nnx.initializers.normal(0.01)
 """The chapter's N(0, 0.01²): the weights of a cell start smaller than those of ordinary layers."""
@@ -67,6 +67,8 @@ class ResNetCell(nnx.Module):
         inner_channels: channels between the convolutions.
         num_groups: groups of each group normalisation; must divide both.
         kernel_size: side of the square kernels, odd.
+        max_gain: bounds the gains of the convolutions' normalised kernels; None for plain kernels, as in the chapter.
+            See :class:`~deq_jax.nn.NormalisedConv`.
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from.
 
@@ -83,10 +85,11 @@ class ResNetCell(nnx.Module):
         *,
         num_groups: int = 8,
         kernel_size: int = 3,
+        max_gain: float | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        conv = functools.partial(Conv, use_bias=False, kernel_init=SMALL, param_dtype=param_dtype, rngs=rngs)
+        conv = make_conv(max_gain, SMALL, param_dtype, rngs)
         self.conv1 = conv(channels, inner_channels, kernel_size)
         self.conv2 = conv(inner_channels, channels, kernel_size)
         self.norm1 = GroupNorm(inner_channels, num_groups, param_dtype=param_dtype)
@@ -97,3 +100,69 @@ class ResNetCell(nnx.Module):
         """Evaluate ``f(z, x)``."""
         y = self.norm1(jax.nn.relu(self.conv1(z)))
         return self.norm3(jax.nn.relu(z + self.norm2(x + self.conv2(y))))
+
+    def as_layer(self, z: Image) -> Image:
+        """The ordinary residual block of the same parameters, without an injection: ``f(z, 0)``."""
+        return self(z, jnp.zeros_like(z))
+
+    def prepared(self) -> "ResNetCell":
+        """The cell to solve with; see :class:`~deq_jax.nn.DEQ`."""
+        return with_plain_convs(self)
+
+
+class PreActivationCell(nnx.Module):
+    """Normalisation and ReLU before each convolution, ``f(z, x) = x + W₂ ∗ ReLU(norm(W₁ ∗ ReLU(norm(z))))``.
+
+    State and injection are images ``[batch, height, width, channels]``. The injection reaches the equilibrium
+    unchanged, and the solve starts from it. The cell has one normalisation less to evaluate than
+    :class:`ResNetCell`, and no skip of ``z``, which would add 1 to the Jacobian's eigenvalues.
+
+    Args:
+        channels: channels of ``z`` and ``x``.
+        inner_channels: channels between the convolutions.
+        num_groups: groups of each group normalisation; must divide both.
+        kernel_size: side of the square kernels, odd.
+        max_gain: bounds the gains of the convolutions' normalised kernels; None for plain kernels, drawn from
+            N(0, 0.01²). See :class:`~deq_jax.nn.NormalisedConv`.
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from.
+
+    Raises:
+        ValueError: ``num_groups`` does not divide the channels, or ``kernel_size`` is even.
+
+    Source: the order of its layers is that of He et al., "Identity mappings in deep residual networks", 2016.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int,
+        *,
+        num_groups: int = 8,
+        kernel_size: int = 3,
+        max_gain: float | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        conv = make_conv(max_gain, SMALL, param_dtype, rngs)
+        self.conv1 = conv(channels, inner_channels, kernel_size)
+        self.conv2 = conv(inner_channels, channels, kernel_size)
+        self.norm1 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
+        self.norm2 = GroupNorm(inner_channels, num_groups, param_dtype=param_dtype)
+
+    def __call__(self, z: Image, x: Image) -> Image:
+        """Evaluate ``f(z, x)``."""
+        y = self.conv1(jax.nn.relu(self.norm1(z)))
+        return x + self.conv2(jax.nn.relu(self.norm2(y)))
+
+    def initial_state(self, x: Image) -> Image:
+        """The injection: what ``f`` adds to is a better start than zeros, whose norm is none."""
+        return x
+
+    def as_layer(self, z: Image) -> Image:
+        """The ordinary residual block of the same parameters, which adds to its own input: ``f(z, z)``."""
+        return self(z, z)
+
+    def prepared(self) -> "PreActivationCell":
+        """The cell to solve with; see :class:`~deq_jax.nn.DEQ`."""
+        return with_plain_convs(self)

@@ -1,13 +1,13 @@
 """The chapter's image classifier around one equilibrium layer."""
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.cells import ResNetCell
 from deq_jax.nn.deq import DEQ
-from deq_jax.nn.layers import BatchNorm, Conv, Image, uniform_by_fan_in
+from deq_jax.nn.layers import BatchNorm, Conv, Image, Resized, uniform_by_fan_in
+from deq_jax.nn.pooling import average_pool, check_divides
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -51,8 +51,7 @@ class DEQClassifier(nnx.Module):
         rngs: nnx.Rngs,
     ):
         height, width, image_channels = image_shape
-        if pool < 1 or height % pool or width % pool:
-            raise ValueError(f"pool must divide the image's sides: got pool {pool} for {height} × {width} images.")
+        check_divides(pool, height, width)
         self.pool = pool
         self.stem = Conv(image_channels, channels, kernel_size, rngs=rngs)
         self.stem_norm = BatchNorm(channels)
@@ -70,10 +69,25 @@ class DEQClassifier(nnx.Module):
 
         ``report``: see :func:`~deq_jax.adjoint_report`.
         """
-        solution = self.deq(self.stem_norm(self.stem(images)), report=report)
-        return self.head(self._pooled(self.head_norm(solution.value))), solution
+        solution = self.solve(self.inject(images), report=report)
+        return self.classify(solution.value), solution
+
+    @property
+    def cell(self) -> nnx.Module:
+        """The cell ``f(z, x)`` of the equilibrium."""
+        return self.deq.cell
+
+    def inject(self, images: Image) -> Resized:
+        """The injection ``x``: convolution and batch norm."""
+        return self.stem_norm(self.stem(images))
+
+    def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+        """The equilibrium for an injection."""
+        return self.deq(x, report=report)
+
+    def classify(self, z: Image) -> Float[Array, "batch num_classes"]:
+        """Logits of an equilibrium: batch norm, average pooling, linear."""
+        return self.head(self._pooled(self.head_norm(z)))
 
     def _pooled(self, x: Image) -> Float[Array, "batch features"]:
-        batch, height, width, channels = x.shape
-        tiles = x.reshape(batch, height // self.pool, self.pool, width // self.pool, self.pool, channels)
-        return jnp.mean(tiles, axis=(2, 4)).reshape(batch, -1)
+        return average_pool(x, self.pool).reshape(len(x), -1)

@@ -22,7 +22,8 @@ class DEQ(nnx.Module):
     Args:
         cell: any Flax NNX module ``cell(z, x) -> z``. It may read all of its state in the solve and change none: a
             BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
-            of ``x``, the cell says where to start by a method ``initial_state(x)``.
+            of ``x``, the cell says where to start by a method ``initial_state(x)``. A method ``prepared()`` may return
+            the module to solve with: what depends on parameters alone is then computed once, outside the solve.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See :func:`~deq_jax.fixed_point`.
 
@@ -55,7 +56,7 @@ class DEQ(nnx.Module):
         """
         if z0 is None:
             z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
-        graph, state = nnx.split(self.cell)
+        graph, state = nnx.split(prepared(self.cell))
         state = nnx.as_pure(state)
 
         def f(z: PyTree, x: PyTree, state: Any) -> PyTree:
@@ -67,6 +68,11 @@ class DEQ(nnx.Module):
             return fz
 
         return fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
+
+
+def prepared(cell: Any) -> Any:
+    """The module to evaluate a cell by, many times over: ``cell.prepared()`` where there is one, or the cell."""
+    return cell.prepared() if hasattr(cell, "prepared") else cell
 
 
 def _leaves(cell: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 Image = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "side side channels out_channels"]
 Convolved = Float[Array, "batch height width out_channels"]
+Resized = Float[Array, "batch out_height out_width out_channels"]
 
 
 @jax.custom_vjp
@@ -26,8 +27,10 @@ def conv(x: Image, kernel: Kernel) -> Convolved:
     return _plain_conv(x, kernel)
 
 
-def _plain_conv(x: Image, kernel: Kernel) -> Convolved:
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _plain_conv(x: Image, kernel: Kernel, stride: int = 1) -> Resized:
+    # Padded alike on both sides whatever the stride, where "SAME" would shift the image by a pixel.
+    padding = [(side // 2, side // 2) for side in kernel.shape[:2]]
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _conv_forward(x: Image, kernel: Kernel) -> tuple[Convolved, tuple[Image, Array]]:
@@ -76,12 +79,13 @@ def group_norm(
 
 
 class Conv(nnx.Module):
-    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]``, stride 1, the size kept; see `conv`.
+    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]``, the size kept; see `conv`.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, odd.
+        stride: keeps every ``stride``-th row and column; other than 1 it does not belong into a solver's loop.
         use_bias: whether to add a bias per channel.
         kernel_init: draws the kernel; the default and the bias are PyTorch's, uniform in ±1/√fan_in.
         param_dtype: dtype of the parameters.
@@ -97,6 +101,7 @@ class Conv(nnx.Module):
         out_channels: int,
         kernel_size: int = 3,
         *,
+        stride: int = 1,
         use_bias: bool = True,
         kernel_init: nnx.Initializer | None = None,
         param_dtype: DTypeLike = jnp.float32,
@@ -106,10 +111,11 @@ class Conv(nnx.Module):
             raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}.")
         uniform = uniform_by_fan_in(kernel_size * kernel_size * in_channels)
         shape = (kernel_size, kernel_size, in_channels, out_channels)
+        self.stride = stride
         self.kernel = nnx.Param((kernel_init or uniform)(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(uniform(rngs.params(), (out_channels,), param_dtype)) if use_bias else None
 
-    def __call__(self, x: Image) -> Convolved:
+    def __call__(self, x: Image) -> Resized:
         """Convolve floating-point images ``[batch, height, width, in_channels]``.
 
         Raises:
@@ -120,7 +126,8 @@ class Conv(nnx.Module):
                 f"convolution takes floating-point images, got {x.dtype}. "
                 "Scale them first: images.astype(jnp.float32) / 255."
             )
-        y = conv(x, self.kernel[...].astype(x.dtype))
+        kernel = self.kernel[...].astype(x.dtype)
+        y = conv(x, kernel) if self.stride == 1 else _plain_conv(x, kernel, self.stride)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -1,0 +1,116 @@
+"""Image classifiers in three parts: a stem, an equilibrium or the ordinary layers in its place, and a head."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from deq_jax.adjoint import AdjointReport
+from deq_jax.nn.deq import DEQ
+from deq_jax.nn.layers import BatchNorm, Image, Resized, uniform_by_fan_in
+from deq_jax.nn.pooling import average_pool, check_divides
+from deq_jax.nn.stem import Stem
+from deq_jax.solution import Solution, Status
+
+
+class Layers(nnx.Module):
+    """Cells of weights of their own, each evaluated once as an ordinary layer: ``z_{k+1} = f_k.as_layer(z_k)``, z₀ = x.
+
+    The explicit network that a DEQ is to be measured against.
+
+    Args:
+        cells: first to last; each with a method ``as_layer(z)``.
+    """
+
+    def __init__(self, cells: Sequence[nnx.Module]):
+        self.cells = nnx.List(cells)
+
+    def __call__(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+        """The last layer's output in the form of a solution: as many evaluations as layers, no residual (NaN)."""
+        del report
+        z = x
+        for cell in self.cells:
+            z = cell.as_layer(z)
+        batch = len(x)
+        return Solution(
+            z,
+            jnp.full(batch, jnp.nan, jnp.float32),
+            jnp.full(batch, len(self.cells), jnp.int32),
+            jnp.full(batch, Status.CONVERGED, jnp.int8),
+        )
+
+
+class Head(nnx.Module):
+    """Batch norm, average pooling, linear: ``[batch, num_classes]``.
+
+    Args:
+        shape: height, width and channels of what comes in.
+        num_classes: classes to tell apart.
+        pool: side of the pooling's windows; None for the whole image.
+        rngs: where the initial values are drawn from; PyTorch's defaults.
+
+    Raises:
+        ValueError: ``pool`` does not divide height and width.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], num_classes: int, *, pool: int | None = None, rngs: nnx.Rngs):
+        height, width, channels = shape
+        if pool is not None:
+            check_divides(pool, height, width)
+        self.pool = pool
+        self.norm = BatchNorm(channels)
+        features = channels * (1 if pool is None else (height // pool) * (width // pool))
+        uniform = uniform_by_fan_in(features)
+        self.linear = nnx.Linear(features, num_classes, kernel_init=uniform, bias_init=uniform, rngs=rngs)
+
+    def __call__(self, z: Image) -> Float[Array, "batch num_classes"]:
+        """Logits."""
+        y = self.norm(z)
+        pooled = jnp.mean(y, axis=(1, 2)) if self.pool is None else average_pool(y, self.pool)
+        return self.linear(pooled.reshape(len(z), -1))
+
+
+class ImageClassifier(nnx.Module):
+    """A stem, an equilibrium layer, and a head: ``[batch, num_classes]``.
+
+    :class:`~deq_jax.nn.DEQClassifier` with parts to choose. With :class:`Layers` in the equilibrium's place it is the
+    explicit network of the same family.
+
+    Args:
+        stem: makes the injection from images.
+        body: the equilibrium layer, or ordinary layers.
+        head: makes logits from the body's output.
+    """
+
+    def __init__(self, stem: Stem, body: DEQ | Layers, head: Head):
+        self.stem = stem
+        self.body = body
+        self.head = head
+
+    def __call__(
+        self, images: Image, *, report: AdjointReport | None = None
+    ) -> tuple[Float[Array, "batch num_classes"], Solution]:
+        """Logits of ``images``, floating-point ``[batch, height, width, channels]``, and the equilibrium they rest on.
+
+        ``report``: see :func:`~deq_jax.adjoint_report`.
+        """
+        solution = self.solve(self.inject(images), report=report)
+        return self.classify(solution.value), solution
+
+    @property
+    def cell(self) -> nnx.Module | None:
+        """The cell ``f(z, x)`` of the equilibrium; None where there are only ordinary layers."""
+        return self.body.cell if isinstance(self.body, DEQ) else None
+
+    def inject(self, images: Image) -> Resized:
+        """The injection ``x``."""
+        return self.stem(images)
+
+    def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+        """The equilibrium for an injection."""
+        return self.body(x, report=report)
+
+    def classify(self, z: Image) -> Float[Array, "batch num_classes"]:
+        """Logits of an equilibrium."""
+        return self.head(z)

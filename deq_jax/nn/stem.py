@@ -1,0 +1,72 @@
+"""What is done to an image once, before the equilibrium: ordinary layers that make it smaller, and the injection."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+from flax import nnx
+
+from deq_jax.nn.layers import BatchNorm, Conv, Image, Resized
+from deq_jax.nn.pooling import average_pool, check_divides
+
+
+class Stage(NamedTuple):
+    """One layer of a stem: its channels, and by what factor it makes the image smaller."""
+
+    channels: int
+    factor: int = 1
+
+
+class Stem(nnx.Module):
+    """Convolution, down-sampling, batch norm and ReLU for every stage, then the injection: convolution and batch norm.
+
+    Without stages it is the chapter's, one convolution and its batch norm.
+
+    Args:
+        image_shape: height, width and channels of an image.
+        channels: channels of the injection.
+        stages: the layers before it.
+        pool: makes an image smaller by a factor, :func:`~deq_jax.nn.average_pool` or :func:`~deq_jax.nn.max_pool`;
+            None for convolutions with a stride.
+        kernel_size: side of the square kernels, odd.
+        rngs: where the initial values are drawn from; PyTorch's defaults.
+
+    Raises:
+        ValueError: a factor does not divide the image that it meets, or ``kernel_size`` is even.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        channels: int,
+        *,
+        stages: Sequence[Stage] = (),
+        pool: Callable[[Image, int], Resized] | None = average_pool,
+        kernel_size: int = 3,
+        rngs: nnx.Rngs,
+    ):
+        height, width, into = image_shape
+        self.pool = pool
+        self.factors = tuple(stage.factor for stage in stages)
+        self.convs, self.norms = nnx.List([]), nnx.List([])
+        for stage in stages:
+            check_divides(stage.factor, height, width)
+            height, width = height // stage.factor, width // stage.factor
+            stride = 1 if pool is not None else stage.factor
+            # The batch norm has a bias.
+            self.convs.append(Conv(into, stage.channels, kernel_size, stride=stride, use_bias=False, rngs=rngs))
+            self.norms.append(BatchNorm(stage.channels))
+            into = stage.channels
+        self.conv = Conv(into, channels, kernel_size, rngs=rngs)
+        self.norm = BatchNorm(channels)
+        self.out_shape = (height, width, channels)
+
+    def __call__(self, images: Image) -> Resized:
+        """The injection of floating-point images: ``[batch, *out_shape]``."""
+        y = images
+        for conv, norm, factor in zip(self.convs, self.norms, self.factors, strict=True):
+            y = conv(y)
+            if self.pool is not None and factor > 1:
+                y = self.pool(y, factor)  # before the norm, which then has less to do
+            y = jax.nn.relu(norm(y))
+        return self.norm(self.conv(y))

@@ -1,0 +1,106 @@
+"""Convolutions whose kernels have bounded norms, made once outside the solve."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from deq_jax.nn.layers import Conv, Convolved, Image, Kernel
+
+
+class NormalisedConv(nnx.Module):
+    """Convolution by ``w = max_gain · σ(s) · v / ‖v‖₂``, the norm that of each output channel's kernel; no bias.
+
+    An input of uncorrelated entries of variance 1 comes out with the standard deviation ``max_gain · σ(s)``, so that
+    ``max_gain`` bounds how much the state weighs against an injection of variance 1, whatever the optimiser does. It
+    does not bound the spectral norm, which is larger where the input is correlated.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: side of the square kernel, odd.
+        max_gain: the gains stay below this.
+        std: standard deviation of the normal distribution that ``v`` is drawn from. The gains start at the norm that
+            such a kernel has on average, or at half of ``max_gain`` where that is less.
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from.
+
+    Raises:
+        ValueError: ``max_gain`` is not positive, or ``kernel_size`` is even.
+
+    Source: Salimans and Kingma, "Weight normalization", 2016, equation 2; the bound is this library's.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        max_gain: float = 1.0,
+        std: float = 0.01,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        if not 0 < max_gain < math.inf:
+            raise ValueError(f"max_gain must be positive, got {max_gain}.")
+        drawn = Conv(
+            in_channels,
+            out_channels,
+            kernel_size,
+            use_bias=False,
+            kernel_init=nnx.initializers.normal(std),
+            param_dtype=param_dtype,
+            rngs=rngs,
+        )
+        share = min(std * kernel_size * math.sqrt(in_channels) / max_gain, 0.5)
+        self.max_gain = max_gain
+        self.kernel = drawn.kernel
+        self.gain_logit = nnx.Param(jnp.full(out_channels, math.log(share / (1 - share)), param_dtype))
+
+    def __call__(self, x: Image) -> Convolved:
+        """Convolve floating-point images ``[batch, height, width, in_channels]``."""
+        return self.plain()(x)
+
+    def plain(self) -> Conv:
+        """The plain convolution that this one computes; gradients of its kernel reach ``v`` and ``s``."""
+        side, _, in_channels, out_channels = self.kernel.shape
+        kernel = bounded_kernel(self.kernel[...], self.max_gain * jax.nn.sigmoid(self.gain_logit[...]))
+        return Conv(
+            in_channels,
+            out_channels,
+            side,
+            use_bias=False,
+            kernel_init=lambda *_: kernel,
+            rngs=nnx.Rngs(0),  # draws nothing
+        )
+
+
+def bounded_kernel(v: Kernel, gain: Float[Array, " out_channels"]) -> Kernel:
+    """``gain · v / ‖v‖₂`` for each output channel; zero where ``v`` is."""
+    squared = jnp.sum(v * v, axis=(0, 1, 2))
+    return v * (gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)))
+
+
+def with_plain_convs[Cell: nnx.Module](cell: Cell) -> Cell:
+    """The cell itself, or where it has any `NormalisedConv`, a copy with plain convolutions in their places."""
+    names = [name for name, layer in vars(cell).items() if isinstance(layer, NormalisedConv)]
+    if not names:
+        return cell
+    copy = nnx.merge(*nnx.split(cell))
+    for name in names:
+        setattr(copy, name, getattr(copy, name).plain())
+    return copy
+
+
+def make_conv(
+    max_gain: float | None, kernel_init: nnx.Initializer, param_dtype: DTypeLike, rngs: nnx.Rngs
+) -> functools.partial:
+    """What makes the bias-free convolutions of a cell: plain ones, or where ``max_gain`` is given, normalised ones."""
+    if max_gain is None:
+        return functools.partial(Conv, use_bias=False, kernel_init=kernel_init, param_dtype=param_dtype, rngs=rngs)
+    return functools.partial(NormalisedConv, max_gain=max_gain, param_dtype=param_dtype, rngs=rngs)
