@@ -1,10 +1,11 @@
-"""Evaluates a run's latest checkpoint: python -m deq_jax.evaluate RUN [--data-dir DIR] [--split test].
+"""Evaluates a run's latest checkpoint: python -m deq_jax.evaluate RUN [--data-dir DIR] [--split test] [--tol 1e-4].
 
 Prints one JSON object: `loss`, `accuracy`, `count` (images), `forward_iterations` (evaluations of f an image, on
-average), `forward_residual`, `converged` (share of images whose solve reached its tolerance), `step`, `dataset` and
-`split`. A value that is not finite is null.
+average), `forward_residual`, `converged` (share of images whose solve reached its tolerance), `step`, `dataset`,
+`split`, and the solve's `tol` and `max_iter`. A value that is not finite is null.
 """
 
+import dataclasses
 import json
 import math
 import sys
@@ -15,37 +16,51 @@ import jax
 import tyro
 
 from deq_jax.training import checkpoints
-from deq_jax.training.build import build_model, build_optimizer
+from deq_jax.training.build import build_model, for_evaluation
 from deq_jax.training.cli import parse_function
 from deq_jax.training.compilation import use_persistent_cache
+from deq_jax.training.config import Config
 from deq_jax.training.data import eval_batches, load
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.evaluation import evaluate
 from deq_jax.training.folder import read_config
+from deq_jax.training.optimizer import build_optimizer
 from deq_jax.training.step import create_state, make_eval_step
 
 
-def evaluate_run(run: Path, data_dir: Path | None = None, split: str = "test") -> dict[str, Any]:
-    """What the latest readable checkpoint of a run achieves on a split, with the run's own solver settings.
+def evaluate_run(
+    run: Path,
+    data_dir: Path | None = None,
+    split: str = "test",
+    tol: float | None = None,
+    max_iter: int | None = None,
+) -> dict[str, Any]:
+    """What the latest readable checkpoint of a run achieves on a split.
 
     Args:
         run: the folder that training wrote, its --out.
         data_dir: where the data set lies; None for where the run found it.
         split: "test" or "train".
+        tol: relative residual at which a solve is done; None for the run's own.
+        max_iter: evaluations of f at most; None for the run's own.
 
     Raises:
-        UserError: no run, no checkpoint, or no data.
+        UserError: no run, no checkpoint, no data, or a setting that no solve can use.
     """
-    config = read_config(run)
+    config = _with_solve(read_config(run), tol, max_iter)
     dataset = load(config.dataset, split, data_dir or config.data_dir)
     height, width, channels = dataset.images.shape[1:]
     model = build_model(config, (height, width, channels), dataset.num_classes)
-    # The checkpoint holds Adam's moments, too; how long its schedule is does not change their form.
-    restored = checkpoints.restore(run, like=create_state(model, build_optimizer(config.optimizer, total_steps=1)))
+    # The checkpoint holds the optimiser's moments, too; how long its schedule is does not change their form.
+    optimizer = build_optimizer(config.optimizer, total_steps=1)
+    like = create_state(model, optimizer, keeps_average=config.average_decay is not None)
+    restored = checkpoints.restore(run, like=like)
     if restored is None:
         raise UserError(f"{run} holds no checkpoint. Start its training again to get one.")
     means = evaluate(
-        jax.jit(make_eval_step(model)), restored.state, eval_batches(dataset, config.batch_size), lambda: False
+        jax.jit(make_eval_step(model, flip=config.evaluation.flip)),
+        restored.state,
+        eval_batches(dataset, config.batch_size),
     )
     assert means is not None
     means["converged"] = means.pop("forward_converged")
@@ -57,30 +72,46 @@ def evaluate_run(run: Path, data_dir: Path | None = None, split: str = "test") -
         "step": int(restored.state.step),
         "dataset": config.dataset,
         "split": split,
+        "tol": config.solver.tol,
+        "max_iter": config.solver.max_iter,
     }
+
+
+def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Config:
+    """The configuration to evaluate by: the run's, but for what is given here."""
+    config = for_evaluation(config)
+    given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
+    try:
+        return dataclasses.replace(config, solver=dataclasses.replace(config.solver, **given))
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-')}") from error
 
 
 def _command(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     data_dir: Path | None = None,
     split: Literal["test", "train"] = "test",
-) -> tuple[Path, Path | None, str]:
+    tol: float | None = None,
+    max_iter: int | None = None,
+) -> tuple[Path, Path | None, str, float | None, int | None]:
     """Evaluates the latest checkpoint of a run, and prints one JSON object.
 
     Args:
         run: Folder of the run, the --out of its training.
         data_dir: Folder of prepared TFDS data sets. None: where the run found them.
         split: The images to evaluate on.
+        tol: Relative residual at which a solve is done. None: the run's own.
+        max_iter: Evaluations of f at most. None: the run's own.
     """
-    return run, data_dir, split
+    return run, data_dir, split, tol, max_iter
 
 
 def main(arguments: list[str]) -> None:
     """The command line."""
     with reported_errors():
-        run, data_dir, split = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
+        given = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
         use_persistent_cache()
-        print(json.dumps(evaluate_run(run, data_dir, split), allow_nan=False))
+        print(json.dumps(evaluate_run(*given), allow_nan=False))
 
 
 if __name__ == "__main__":

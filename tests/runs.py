@@ -7,7 +7,8 @@ from pathlib import Path
 
 import jax
 
-from deq_jax.training.config import Config, ModelConfig, SolverConfig
+from deq_jax.training.config import Config
+from deq_jax.training.groups import ModelConfig, SolverConfig
 
 # What tiny(out) is on the command line, after the preset's name.
 TINY_FIELDS = [

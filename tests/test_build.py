@@ -3,7 +3,7 @@ import pytest
 
 import deq_jax
 from deq_jax.training.build import build_solver
-from deq_jax.training.config import SolverConfig
+from deq_jax.training.groups import SolverConfig
 
 
 @pytest.mark.parametrize(

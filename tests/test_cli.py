@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from deq_jax.training.cli import parse
-from deq_jax.training.config import PRESETS, AdjointConfig
 from deq_jax.training.errors import UserError
+from deq_jax.training.groups import AdjointConfig
+from deq_jax.training.presets import PRESETS
 from tests.runs import TINY_FIELDS, tiny
 
 ROOT = Path(__file__).parents[1]

@@ -6,25 +6,22 @@ import pytest
 
 from deq_jax.training.config import (
     MAY_DIFFER,
-    PRESETS,
-    AdjointConfig,
     Config,
-    ModelConfig,
-    OptimizerConfig,
-    SolverConfig,
     differences,
     flatten,
     from_dict,
     to_dict,
 )
 from deq_jax.training.errors import UserError
+from deq_jax.training.groups import AdjointConfig, ModelConfig, OptimizerConfig, SolverConfig, filled_from
+from deq_jax.training.presets import PRESETS
 
 
 def test_cifar10_tutorial_is_the_chapters_run():
     config = PRESETS["cifar10-tutorial"]()
     assert config.model == ModelConfig(channels=48, inner_channels=64, num_groups=8, kernel_size=3, pool=8)
     assert config.solver == SolverConfig(method="anderson", tol=1e-2, max_iter=25, m=5, lam=1e-4, beta=1.0)
-    assert config.adjoint.filled_from(config.solver) == config.solver
+    assert filled_from(config.adjoint, config.solver) == config.solver
     assert config.optimizer == OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-6)
     assert (config.dataset, config.batch_size, config.epochs) == ("cifar10", 100, 50)
 
@@ -50,7 +47,7 @@ def test_an_unknown_field_in_a_stored_configuration_is_a_user_error():
 
 def test_the_adjoint_follows_the_forward_solve_but_for_what_is_set():
     solver = SolverConfig(tol=1e-4, max_iter=9, m=3)
-    assert AdjointConfig(tol=1e-1).filled_from(solver) == dataclasses.replace(solver, tol=1e-1)
+    assert filled_from(AdjointConfig(tol=1e-1), solver) == dataclasses.replace(solver, tol=1e-1)
 
 
 def test_differences_name_what_makes_another_run_and_leave_out_where_and_how_long():

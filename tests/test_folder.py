@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from deq_jax.training.config import SolverConfig
 from deq_jax.training.errors import UserError
 from deq_jax.training.folder import claim, read_config, require_usable
+from deq_jax.training.groups import SolverConfig
 from deq_jax.training.lock import held
 from tests.runs import tiny
 

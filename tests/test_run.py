@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deq_jax.training.config import OptimizerConfig
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
+from deq_jax.training.groups import OptimizerConfig
 from deq_jax.training.lock import held
 from deq_jax.training.run import run
 from tests.runs import records, tiny
@@ -26,7 +26,8 @@ def test_a_run_leaves_what_it_promises(finished_run):
     lines = records(finished_run)
     assert [(line["kind"], line["step"]) for line in lines] == [*(("train", k) for k in range(1, 8)), ("eval", 7)]
     assert all(line.keys() == CONTRACT | {"step_seconds", *SHARES} for line in lines[:-1])
-    assert lines[-1].keys() == CONTRACT | {"forward_converged"}
+    assert lines[-1].keys() == CONTRACT | {"forward_converged", "spectral_radius", "spectral_radius_max"}
+    assert 0 < lines[-1]["spectral_radius"] <= lines[-1]["spectral_radius_max"]
     assert {line["epoch"] for line in lines} == {1}
     seconds = [line["seconds"] for line in lines]
     assert seconds == sorted(seconds)

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deq_jax.training.build import build_model, build_optimizer
-from deq_jax.training.config import AdjointConfig, OptimizerConfig, SolverConfig
+from deq_jax.training.build import build_model
 from deq_jax.training.data import eval_batches, load, train_batch
+from deq_jax.training.groups import AdjointConfig, OptimizerConfig, SolverConfig
 from deq_jax.training.metrics import eval_means
+from deq_jax.training.optimizer import build_optimizer
 from deq_jax.training.step import create_state, make_eval_step, make_train_step
 from tests.runs import tiny
 

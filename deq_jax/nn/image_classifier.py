@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deq_jax.adjoint import AdjointReport
+from deq_jax.nn.cells import PreActivationCell, ResNetCell
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.layers import BatchNorm, Image, Resized, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
@@ -20,10 +21,10 @@ class Layers(nnx.Module):
     The explicit network that a DEQ is to be measured against.
 
     Args:
-        cells: first to last; each with a method ``as_layer(z)``.
+        cells: first to last.
     """
 
-    def __init__(self, cells: Sequence[nnx.Module]):
+    def __init__(self, cells: Sequence[ResNetCell | PreActivationCell]):
         self.cells = nnx.List(cells)
 
     def __call__(self, x: Image, *, report: AdjointReport | None = None) -> Solution:

@@ -48,7 +48,8 @@ class Stem(nnx.Module):
         height, width, into = image_shape
         self.pool = pool
         self.factors = tuple(stage.factor for stage in stages)
-        self.convs, self.norms = nnx.List([]), nnx.List([])
+        self.convs: nnx.List[Conv] = nnx.List([])
+        self.norms: nnx.List[BatchNorm] = nnx.List([])
         for stage in stages:
             check_divides(stage.factor, height, width)
             height, width = height // stage.factor, width // stage.factor

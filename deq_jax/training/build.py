@@ -1,15 +1,19 @@
 """Settings become functions and models: the one place where words turn into code."""
 
+import dataclasses
 import functools
 
-import optax
 from flax import nnx
 
 import deq_jax
 from deq_jax import nn
-from deq_jax.adjoint import Solver
-from deq_jax.training.config import Config, OptimizerConfig, SolverConfig
+from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.training.augmentation import augment
+from deq_jax.training.config import Config
 from deq_jax.training.errors import UserError
+from deq_jax.training.groups import AdjointKind, ModelConfig, SolverConfig, filled_from
+from deq_jax.training.phases import Phase
+from deq_jax.training.step import Classifier, Recipe
 
 
 def build_solver(config: SolverConfig) -> Solver:
@@ -23,33 +27,113 @@ def build_solver(config: SolverConfig) -> Solver:
     )
 
 
-def build_model(config: Config, image_shape: tuple[int, int, int], num_classes: int) -> nnx.Module:
-    """The classifier, its weights drawn from the run's seed.
+def build_adjoint(config: Config, kind: AdjointKind) -> Adjoint:
+    """How the adjoint equation is met."""
+    if kind == "phantom":
+        return deq_jax.phantom(config.adjoint.steps, config.adjoint.damping)
+    if kind == "jacobian-free":
+        return deq_jax.jacobian_free()
+    return deq_jax.implicit(build_solver(filled_from(config.adjoint, config.solver)))
+
+
+def for_evaluation(config: Config) -> Config:
+    """The configuration with the evaluation's own settings of the solve."""
+    return dataclasses.replace(config, solver=filled_from(config.evaluation, config.solver))
+
+
+def build_model(
+    config: Config, image_shape: tuple[int, int, int], num_classes: int, phase: Phase | None = None
+) -> Classifier:
+    """The classifier, its weights drawn from the run's seed, solved as the settings say, or in a phase of the run.
 
     Raises:
         UserError: the settings do not fit images of `image_shape`.
     """
+    solver, kind = config.solver, config.adjoint.kind
+    if phase is not None:
+        solver, kind = dataclasses.replace(solver, max_iter=phase.max_iter), phase.adjoint_kind
+    make = _chapter if config.model.kind == "chapter" else _staged
     try:
-        return nn.DEQClassifier(
-            image_shape=image_shape,
-            num_classes=num_classes,
-            channels=config.model.channels,
-            inner_channels=config.model.inner_channels,
-            num_groups=config.model.num_groups,
-            kernel_size=config.model.kernel_size,
-            pool=config.model.pool,
-            solver=build_solver(config.solver),
-            adjoint=deq_jax.implicit(build_solver(config.adjoint.filled_from(config.solver))),
+        return make(
+            config.model,
+            image_shape,
+            num_classes,
+            solver=build_solver(solver),
+            adjoint=build_adjoint(config, kind),
             rngs=nnx.Rngs(config.seed),
         )
     except ValueError as error:
         raise UserError(f"the model does not fit {config.dataset}: {error}") from error
 
 
-def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Adam whose rate falls along a half cosine, step t of T taken at final + (first − final) · (1 + cos πt/T) / 2.
+def build_recipe(config: Config, phase: Phase | None = None) -> Recipe:
+    """What a training step does beside the plain gradient step."""
+    penalty = config.penalty.weight if phase is None or phase.has_penalty else 0.0
+    images = config.augmentation
+    changes = functools.partial(augment, flip=images.flip, shift=images.shift, padding=images.padding)
+    return Recipe(
+        seed=config.seed,
+        augment=changes if images.flip or images.shift else None,
+        label_smoothing=config.label_smoothing,
+        penalty_weight=penalty,
+        average_decay=config.average_decay,
+    )
 
-    PyTorch's CosineAnnealingLR with T_max = T, stepped after every batch.
-    """
-    first, final = config.learning_rate, config.final_learning_rate
-    return optax.adam(optax.cosine_decay_schedule(first, total_steps, alpha=final / first))
+
+def _chapter(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    solver: Solver,
+    adjoint: Adjoint,
+    rngs: nnx.Rngs,
+) -> nn.DEQClassifier:
+    assert config.pool is not None
+    return nn.DEQClassifier(
+        image_shape=image_shape,
+        num_classes=num_classes,
+        channels=config.channels,
+        inner_channels=config.inner_channels,
+        num_groups=config.num_groups,
+        kernel_size=config.kernel_size,
+        pool=config.pool,
+        solver=solver,
+        adjoint=adjoint,
+        rngs=rngs,
+    )
+
+
+def _staged(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    solver: Solver,
+    adjoint: Adjoint,
+    rngs: nnx.Rngs,
+) -> nn.ImageClassifier:
+    """The equilibrium or the ordinary layers between a stem and a head."""
+    stem = nn.Stem(
+        image_shape,
+        config.channels,
+        stages=[nn.Stage(*stage) for stage in zip(config.stem, config.stem_factors, strict=True)],
+        pool={"average": nn.average_pool, "max": nn.max_pool, "stride": None}[config.downsampling],
+        kernel_size=config.kernel_size,
+        rngs=rngs,
+    )
+    cell = functools.partial(
+        nn.ResNetCell if config.cell == "resnet" else nn.PreActivationCell,
+        config.channels,
+        config.inner_channels,
+        num_groups=config.num_groups,
+        kernel_size=config.kernel_size,
+        max_gain=config.max_gain,
+        rngs=rngs,
+    )
+    body: nn.DEQ | nn.Layers
+    if config.kind == "deq":
+        body = nn.DEQ(cell(), solver=solver, adjoint=adjoint)
+    else:
+        body = nn.Layers([cell() for _ in range(config.layers)])
+    return nn.ImageClassifier(stem, body, nn.Head(stem.out_shape, num_classes, pool=config.pool, rngs=rngs))

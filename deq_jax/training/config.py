@@ -1,115 +1,26 @@
-"""Every setting of a training run, and the presets.
+"""Every setting of a training run.
 
 The docstring under a field is its help on the command line: `python train.py --help`.
 """
 
 import dataclasses
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from deq_jax.training.checks import require_not_negative, require_positive, require_share
 from deq_jax.training.errors import UserError
-
-Method = Literal["anderson", "broyden", "forward-iteration"]
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The classifier: a stem convolution, one equilibrium of a ResNet cell, pooling, a linear head."""
-
-    channels: int = 48
-    """Channels of the equilibrium state z."""
-    inner_channels: int = 64
-    """Channels between the cell's two convolutions."""
-    num_groups: int = 8
-    """Groups of the cell's group normalisations; divides both channel counts."""
-    kernel_size: int = 3
-    """Side of every convolution's kernel, in pixels; odd."""
-    pool: int = 8
-    """Side of the average-pooling window before the head, in pixels; divides the image's side."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError on a setting that no model can have."""
-        _require_positive(self, "channels", "inner_channels", "num_groups", "kernel_size", "pool")
-        for name in ("channels", "inner_channels"):
-            if getattr(self, name) % self.num_groups:
-                raise ValueError(
-                    f"num_groups must divide {name}, but {getattr(self, name)} / {self.num_groups} leaves a remainder"
-                )
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
-
-
-@dataclass(frozen=True)
-class SolverConfig:
-    """How the equilibrium z = f(z, x) is found."""
-
-    method: Method = "anderson"
-    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration, which reads tol and max-iter."""
-    tol: float = 1e-2
-    """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
-    max_iter: int = 25
-    """Evaluations of f at most."""
-    m: int = 5
-    """Iterates that Anderson mixes, or steps that Broyden's method learns from."""
-    lam: float = 1e-4
-    """Regularisation of Anderson's least squares, relative to each column of the differences."""
-    beta: float = 1.0
-    """Mixing: 1 plain, below 1 damped."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError on a setting that no solve can use."""
-        _require_positive(self, "tol", "max_iter", "m", "beta")
-        _require_not_negative(self, "lam")
-
-
-@dataclass(frozen=True)
-class AdjointConfig:
-    """How the adjoint equation g = (∂f/∂z)ᵀg + y is solved; what is left out is as in the forward solve."""
-
-    method: Method | None = None
-    """As solver.method."""
-    tol: float | None = None
-    """Relative residual of the adjoint equation at which a sample is done."""
-    max_iter: int | None = None
-    """Vector-Jacobian products at most."""
-    m: int | None = None
-    """Iterates that Anderson mixes, or steps that Broyden's method learns from."""
-    lam: float | None = None
-    """Regularisation of Anderson's least squares, relative to each column of the differences."""
-    beta: float | None = None
-    """Mixing: 1 plain, below 1 damped."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError on a setting that no solve can use."""
-        self.filled_from(SolverConfig())
-
-    def filled_from(self, solver: SolverConfig) -> SolverConfig:
-        """The forward solve's settings, with those that are set here in their place."""
-        own = {name: value for name, value in vars(self).items() if value is not None}
-        return dataclasses.replace(solver, **own)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """Adam, its rate following a half cosine over the whole run, one step of it every batch."""
-
-    learning_rate: float = 1e-3
-    """Rate of the first step."""
-    final_learning_rate: float = 1e-6
-    """Rate that the cosine ends at after the last epoch."""
-
-    def __post_init__(self) -> None:
-        """Raises ValueError on a rate that does not train."""
-        _require_positive(self, "learning_rate")
-        _require_not_negative(self, "final_learning_rate")
-        if self.final_learning_rate > self.learning_rate:
-            raise ValueError(
-                f"final_learning_rate must not exceed learning_rate, but {self.final_learning_rate} > "
-                f"{self.learning_rate}"
-            )
+from deq_jax.training.groups import (
+    AdjointConfig,
+    AugmentationConfig,
+    EarlyConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    SolverConfig,
+)
 
 
 @dataclass(frozen=True)
@@ -132,52 +43,47 @@ class Config:
     """Images a step. An epoch's incomplete last batch is left out."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes in training."""
+    average_decay: float | None = None
+    """Evaluate the moving average of weights, of which this share is kept every step. None: the weights themselves."""
     model: ModelConfig = field(default_factory=ModelConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     adjoint: AdjointConfig = field(default_factory=AdjointConfig)
+    early: EarlyConfig = field(default_factory=EarlyConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
         """Raises ValueError on a run that cannot be."""
-        _require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
-        _require_not_negative(self, "seed")
+        require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
+        require_not_negative(self, "seed")
         if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
             raise ValueError(f"seed must be below 2**32, but is {self.seed}")
         if self.max_steps is not None:
-            _require_positive(self, "max_steps")
+            require_positive(self, "max_steps")
+        require_share(self, "label_smoothing")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")
+        if self.penalty.weight and self.model.kind == "explicit":
+            raise ValueError("penalty.weight needs an equilibrium, but model.kind is explicit")
 
+
+GROUPS: dict[str, type] = {
+    "model": ModelConfig,
+    "solver": SolverConfig,
+    "adjoint": AdjointConfig,
+    "early": EarlyConfig,
+    "penalty": PenaltyConfig,
+    "optimizer": OptimizerConfig,
+    "augmentation": AugmentationConfig,
+    "evaluation": EvaluationConfig,
+}
 
 # These say how long and where, not what: a run may be continued with others.
 MAY_DIFFER = frozenset({"max_steps", "data_dir", "out", "checkpoint_minutes"})
-
-
-def digits() -> Config:
-    """The 1,797 scanned digits of scikit-learn, 8×8 pixels: no download.
-
-    python train.py digits
-    Expect 98.9% on the 360 images of the test split (seed 0) after a minute and a half on two CPU cores.
-    """
-    return Config(
-        dataset="digits",
-        out=Path("runs/digits"),
-        epochs=12,
-        batch_size=64,
-        model=ModelConfig(pool=4),
-        solver=SolverConfig(max_iter=40),
-    )
-
-
-def cifar10_tutorial() -> Config:
-    """The chapter's run exactly: 64,842 parameters, no augmentation, Adam and a cosine over 50 epochs of batch 100.
-
-    python train.py cifar10-tutorial
-    The chapter reports 81.6% on the test split after a few hours on one GPU; that has not been repeated. The first 30
-    steps were: 3 to 6 s each on two CPU cores.
-    """
-    return Config(dataset="cifar10", out=Path("runs/cifar10-tutorial"))
-
-
-PRESETS = {"digits": digits, "cifar10-tutorial": cifar10_tutorial}
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -191,7 +97,6 @@ def from_dict(values: dict[str, Any]) -> Config:
     Raises:
         UserError: says in a few words what is wrong: a field that does not exist, or a value that it cannot take.
     """
-    groups = {"model": ModelConfig, "solver": SolverConfig, "adjoint": AdjointConfig, "optimizer": OptimizerConfig}
     unknown = flatten(values).keys() - flatten(to_dict(Config("digits", Path()))).keys()
     if unknown:
         raise UserError(f"unknown {', '.join(sorted(unknown))}")
@@ -199,7 +104,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     if missing:
         raise UserError(f"{' and '.join(missing)} missing")
     try:
-        fields = {name: groups[name](**value) if name in groups else value for name, value in values.items()}
+        fields = {name: _group(name, value) if name in GROUPS else value for name, value in values.items()}
         fields["out"] = Path(fields["out"])
         if fields.get("data_dir") is not None:
             fields["data_dir"] = Path(fields["data_dir"])
@@ -224,15 +129,7 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (ours[name], theirs[name]) for name in ours if name not in MAY_DIFFER and ours[name] != theirs[name]}
 
 
-def _require_positive(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not 0 < value < math.inf:
-            raise ValueError(f"{name} must be positive, but is {value}")
-
-
-def _require_not_negative(config: Any, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must not be negative, but is {value}")
+def _group(name: str, values: dict[str, Any]) -> Any:
+    # JSON knows lists only.
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    return GROUPS[name](**fields)

@@ -17,5 +17,5 @@ def evaluate(
     for batch in batches:
         if is_cancelled():
             return None
-        sums.append(eval_step(state.params, state.batch_stats, batch.images, batch.labels, batch.mask))
+        sums.append(eval_step(*state.evaluated, batch.images, batch.labels, batch.mask))
     return eval_means(jax.device_get(sums))

@@ -1,9 +1,10 @@
 """metrics.jsonl: one JSON object a line, of which a training step or an evaluation is one.
 
 Every line has the keys of `KEYS`; training lines also have `step_seconds`. The shares of samples whose solves reached
-their tolerance follow, of those solves that there were. A value that is not finite, or of `KEYS` one that an evaluation
-does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of
-updates made, `epoch` the one that the last of them belongs to.
+their tolerance follow, of those solves that there were. Steps with the Jacobian penalty add its value, unweighted;
+evaluations add the mean and the largest spectral radius of ∂f/∂z over some images. A value that is not finite, or of
+`KEYS` one that an evaluation does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step`
+is the number of updates made, `epoch` the one that the last of them belongs to.
 """
 
 import json
@@ -27,6 +28,7 @@ MEASURED = (
 )
 KEYS = ("kind", "step", "epoch", *MEASURED, "seconds")
 SHARES = ("forward_converged", "adjoint_converged")
+STABILITY = ("jacobian_penalty", "spectral_radius", "spectral_radius_max")
 
 Record = dict[str, Any]
 
@@ -36,13 +38,14 @@ def line(
 ) -> Record:
     """One line's object. `timing` is `seconds`, and on training lines `step_seconds`."""
     shares = {name: measured[name] for name in SHARES if name in measured}
-    values = {name: measured.get(name) for name in MEASURED} | timing | shares
+    stability = {name: measured[name] for name in STABILITY if not math.isnan(measured.get(name, math.nan))}
+    values = {name: measured.get(name) for name in MEASURED} | timing | shares | stability
     return {"kind": kind, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
 
 
 def train_means(metrics: TrainMetrics) -> dict[str, float]:
     """What a training step measured, as Python numbers. Waits for the step."""
-    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES)}
+    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES, "jacobian_penalty")}
 
 
 def eval_means(sums: list[EvalSums]) -> dict[str, float]:

@@ -1,0 +1,36 @@
+import dataclasses
+from itertools import pairwise
+
+import pytest
+
+from deq_jax.training.groups import AdjointConfig, EarlyConfig, PenaltyConfig
+from deq_jax.training.phases import Phase, phase_of, phases_of
+from tests.runs import tiny
+
+
+def penalised(config, total):
+    return [step for step in range(total) if phase_of(config, step, total).has_penalty]
+
+
+def test_a_run_without_switches_has_one_phase(tmp_path):
+    assert phases_of(tiny(tmp_path), range(100), 100) == {Phase("implicit", 6, has_penalty=False)}
+
+
+def test_what_is_early_ends_at_its_share_of_the_run(tmp_path):
+    early = EarlyConfig(share=0.3, adjoint_kind="phantom", max_iter=2)
+    config = tiny(tmp_path, early=early, adjoint=AdjointConfig(kind="implicit"))
+    assert phase_of(config, 2, 10) == Phase("phantom", 2, has_penalty=False)
+    assert phase_of(config, 3, 10) == Phase("implicit", 6, has_penalty=False)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, 60), (0.5, 30), (0.1, 6), (0.0, 0)])
+def test_the_penalty_takes_its_share_of_steps_evenly_between_start_and_stop(tmp_path, share, expected):
+    config = tiny(tmp_path, penalty=PenaltyConfig(weight=1.0, share=share, start=0.2, stop=0.8))
+    steps = penalised(config, 100)
+    assert len(steps) == expected
+    if steps:
+        assert steps[0] == 20
+        assert steps[-1] < 80
+        gaps = {after - before for before, after in pairwise(steps)}
+        assert gaps <= {round(1 / share)}
+    assert penalised(dataclasses.replace(config, penalty=PenaltyConfig(share=share)), 100) == []

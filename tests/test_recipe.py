@@ -1,0 +1,125 @@
+"""What a training step does beside the plain gradient step."""
+
+import dataclasses
+import functools
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from deq_jax.training.build import build_model, build_recipe
+from deq_jax.training.data import load, train_batch
+from deq_jax.training.groups import AugmentationConfig, OptimizerConfig, SolverConfig
+from deq_jax.training.optimizer import build_optimizer
+from deq_jax.training.step import Recipe, create_state, make_eval_step, make_train_step
+from tests.runs import tiny
+
+pytestmark = pytest.mark.xdist_group("step")
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return tiny(tmp_path_factory.mktemp("unused"), batch_size=60)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", "train")
+
+
+@functools.cache
+def compiled_once(config, recipe):
+    model, optimizer = build_model(config, (8, 8, 1), 10), build_optimizer(config.optimizer, 100)
+    return model, optimizer, jax.jit(make_train_step(model, optimizer, recipe))
+
+
+def states_of(config, digits, recipe, steps, start=None):
+    """The states before and after each of some steps, and what each of them measured."""
+    model, optimizer, step = compiled_once(config, recipe)
+    states = [start or create_state(model, optimizer, keeps_average=recipe.average_decay is not None)]
+    metrics = []
+    for _ in range(steps):
+        batch = train_batch(digits, config.seed, int(states[-1].step), config.batch_size)
+        state, measured = step(states[-1], batch.images, batch.labels)
+        states.append(state)
+        metrics.append(jax.device_get(measured))
+    return states, metrics
+
+
+def trained(*arguments, **start):
+    """The state after some steps, and what each of them measured."""
+    states, metrics = states_of(*arguments, **start)
+    return states[-1], metrics
+
+
+def test_label_smoothing_is_the_cross_entropy_to_smoothed_labels(config, digits):
+    _, (plain,) = trained(config, digits, Recipe(), 1)
+    _, (smoothed,) = trained(config, digits, Recipe(label_smoothing=1.0), 1)
+    # All labels alike: the cross-entropy to the uniform distribution is at least log 10.
+    assert smoothed.loss > np.log(10)
+    _, (half,) = trained(config, digits, Recipe(label_smoothing=0.5), 1)
+    np.testing.assert_allclose(half.loss, (plain.loss + smoothed.loss) / 2, rtol=1e-5)
+
+
+def test_augmentation_depends_on_the_seed_and_the_step_alone(config, digits):
+    recipe = build_recipe(dataclasses.replace(config, augmentation=AugmentationConfig(flip=True, shift=1)))
+    whole, _ = trained(config, digits, recipe, 3)
+    half, _ = trained(config, digits, recipe, 1)
+    resumed, _ = trained(config, digits, recipe, 2, start=half)
+    chex.assert_trees_all_equal(whole, resumed)
+    other, _ = trained(config, digits, recipe._replace(seed=1), 3)
+    plain, _ = trained(config, digits, Recipe(), 3)
+    for different in (other, plain):
+        assert not np.array_equal(jax.tree.leaves(whole.params)[0], jax.tree.leaves(different.params)[0])
+
+
+def test_the_average_is_that_of_all_states_with_a_short_memory_at_first(config, digits):
+    states, _ = states_of(config, digits, Recipe(average_decay=0.3), 5)
+    average = (states[0].params, states[0].batch_stats)
+    for t, state in enumerate(states[1:]):
+        kept = min(0.3, (1 + t) / (10 + t))
+        average = jax.tree.map(
+            lambda a, b, kept=kept: kept * a + (1 - kept) * b, average, (state.params, state.batch_stats)
+        )
+    # Float32, added up in another order.
+    chex.assert_trees_all_close(states[-1].average, average, rtol=1e-4, atol=1e-6)
+    assert states[-1].evaluated is states[-1].average
+    chex.assert_trees_all_equal_shapes_and_dtypes(states[0], states[-1])
+
+
+def test_a_run_without_averages_evaluates_its_parameters(config, digits):
+    state, _ = trained(config, digits, Recipe(), 1)
+    assert state.evaluated == (state.params, state.batch_stats)
+
+
+def test_a_flip_in_evaluation_averages_both_logits(config, digits):
+    model = build_model(config, (8, 8, 1), 10)
+    state = create_state(model, build_optimizer(config.optimizer, 1))
+    batch = train_batch(digits, 0, 0, 60)
+    both = batch.images, batch.images[:, :, ::-1]
+    one, other = (jax.jit(make_eval_step(model, flip=True))(*state.evaluated, images, *batch[1:]) for images in both)
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
+    plain = jax.jit(make_eval_step(model))(*state.evaluated, *batch)
+    assert abs(plain.loss - one.loss) > 1e-4 * abs(one.loss)
+
+
+def test_the_penalty_is_measured_where_it_is_on_and_is_not_part_of_the_loss(config, digits):
+    _, (without,) = trained(config, digits, Recipe(), 1)
+    _, (with_it,) = trained(config, digits, Recipe(penalty_weight=1.0), 1)
+    assert np.isnan(without.jacobian_penalty)
+    assert with_it.jacobian_penalty > 0
+    np.testing.assert_allclose(with_it.loss, without.loss, rtol=1e-6)
+
+
+def test_the_penalty_holds_evaluations_down(config, digits):
+    """The same run with and without it: the mean over the last steps, whose batches are the same."""
+    config = dataclasses.replace(
+        config, solver=SolverConfig(tol=1e-3, max_iter=40), optimizer=OptimizerConfig(learning_rate=5e-3)
+    )
+
+    def evaluations(weight):
+        _, metrics = trained(config, digits, Recipe(penalty_weight=weight), 40)
+        return np.mean([measured.forward_iterations for measured in metrics[-10:]])
+
+    assert evaluations(10.0) < 0.8 * evaluations(0.0)
