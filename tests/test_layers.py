@@ -1,54 +1,14 @@
 import functools
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from jax import lax
 from jax.test_util import check_grads
 
 from deq_jax.nn import BatchNorm, Conv, GroupNorm
-from deq_jax.nn.layers import conv, group_norm
-
-
-def stock_conv(x, kernel):
-    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-@pytest.mark.parametrize("size", [1, 3, 5])
-def test_convolution_and_its_derivatives_are_the_stock_ones(x64, size):
-    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
-    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
-    y = jax.random.normal(jax.random.key(2), (2, 6, 5, 4))
-    np.testing.assert_allclose(conv(x, kernel), stock_conv(x, kernel), rtol=1e-12)
-    for ours, stock in zip(jax.vjp(conv, x, kernel)[1](y), jax.vjp(stock_conv, x, kernel)[1](y), strict=True):
-        np.testing.assert_allclose(ours, stock, rtol=1e-10, atol=1e-12)  # float64, sums of 180 terms
-    check_grads(jax.jit(conv), (x, kernel), order=2, modes=["rev"])
-
-
-def test_a_transposed_convolution_in_a_loop_is_about_as_fast_as_a_forward_one():
-    x = jax.random.normal(jax.random.key(0), (16, 32, 32, 32))
-    kernel = 0.05 * jax.random.normal(jax.random.key(1), (3, 3, 32, 32))
-
-    def repeat(step):
-        return lax.fori_loop(0, 10, lambda _, y: step(y), x)
-
-    def transposed(kernel):
-        _, pull_back = jax.vjp(lambda x: conv(x, kernel), x)
-        return repeat(lambda y: pull_back(y)[0])
-
-    forward, backward = jax.jit(lambda kernel: repeat(lambda y: conv(y, kernel))), jax.jit(transposed)
-
-    def seconds(function):
-        start = time.perf_counter()
-        jax.block_until_ready(function(kernel))
-        return time.perf_counter() - start
-
-    seconds(forward), seconds(backward)
-    # A ratio, and the best of several tries: a busy machine slows either, the cliff slows one by more than 20.
-    assert any(seconds(backward) <= 3 * seconds(forward) for _ in range(10))
+from deq_jax.nn.layers import group_norm
 
 
 def test_group_norm_normalises_each_group_of_each_sample():

@@ -8,7 +8,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import GroupNorm, Image, uniform_by_fan_in
+from deq_jax.nn.convolution import Image
+from deq_jax.nn.layers import GroupNorm, uniform_by_fan_in
 from deq_jax.nn.weight_normalisation import make_conv, with_plain_convs
 
 SMALL = nnx.initializers.normal(0.01)

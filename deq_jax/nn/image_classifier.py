@@ -8,8 +8,9 @@ from jaxtyping import Array, Float
 
 from deq_jax.adjoint import AdjointReport
 from deq_jax.nn.cells import PreActivationCell, ResNetCell
+from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ
-from deq_jax.nn.layers import BatchNorm, Image, Resized, uniform_by_fan_in
+from deq_jax.nn.layers import BatchNorm, Resized, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
 from deq_jax.nn.stem import Stem
 from deq_jax.solution import Solution, Status

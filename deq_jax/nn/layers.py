@@ -10,43 +10,9 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-Image = Float[Array, "batch height width channels"]
-Kernel = Float[Array, "side side channels out_channels"]
-Convolved = Float[Array, "batch height width out_channels"]
+from deq_jax.nn.convolution import Image, conv, plain_conv
+
 Resized = Float[Array, "batch out_height out_width out_channels"]
-
-
-@jax.custom_vjp
-def conv(x: Image, kernel: Kernel) -> Convolved:
-    """Convolution with stride 1 and zero padding that keeps the size; the kernel's sides are odd.
-
-    Its vector-Jacobian product is another such convolution, by the kernel flipped and with its channels swapped. The
-    flipped kernel is a saved residual and so is made outside the solver's loop: written in the loop, the flip would be
-    folded into the convolution, and on a CPU cost more than twenty times the convolution.
-    """
-    return _plain_conv(x, kernel)
-
-
-def _plain_conv(x: Image, kernel: Kernel, stride: int = 1) -> Resized:
-    # Padded alike on both sides whatever the stride, where "SAME" would shift the image by a pixel.
-    padding = [(side // 2, side // 2) for side in kernel.shape[:2]]
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _conv_forward(x: Image, kernel: Kernel) -> tuple[Convolved, tuple[Image, Array]]:
-    # The barrier keeps the compiler from moving the flip to where the kernel is used.
-    flipped = lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))
-    return conv(x, kernel), (x, flipped)
-
-
-def _conv_backward(residuals: tuple[Image, Array], y: Convolved) -> tuple[Image, Kernel]:
-    x, flipped = residuals
-    kernel_form = jax.ShapeDtypeStruct((*flipped.shape[:2], x.shape[3], y.shape[3]), flipped.dtype)
-    (kernel_bar,) = jax.linear_transpose(lambda kernel: _plain_conv(x, kernel), kernel_form)(y)
-    return conv(y, flipped), kernel_bar
-
-
-conv.defvjp(_conv_forward, _conv_backward)
 
 
 def group_norm(
@@ -127,7 +93,7 @@ class Conv(nnx.Module):
                 "Scale them first: images.astype(jnp.float32) / 255."
             )
         kernel = self.kernel[...].astype(x.dtype)
-        y = conv(x, kernel) if self.stride == 1 else _plain_conv(x, kernel, self.stride)
+        y = conv(x, kernel) if self.stride == 1 else plain_conv(x, kernel, self.stride)
         return y if self.bias is None else y + self.bias[...].astype(x.dtype)
 
 

@@ -3,7 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import Image, Resized
+from deq_jax.nn.convolution import Image
+from deq_jax.nn.layers import Resized
 
 
 def average_pool(x: Image, side: int) -> Resized:

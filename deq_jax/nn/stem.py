@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from deq_jax.nn.layers import BatchNorm, Conv, Image, Resized
+from deq_jax.nn.convolution import Image
+from deq_jax.nn.layers import BatchNorm, Conv, Resized
 from deq_jax.nn.pooling import average_pool, check_divides
 
 

@@ -9,7 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import Conv, Convolved, Image, Kernel
+from deq_jax.nn.convolution import Convolved, Image, Kernel
+from deq_jax.nn.layers import Conv
 
 
 class NormalisedConv(nnx.Module):

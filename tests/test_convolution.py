@@ -1,0 +1,101 @@
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec
+from jax.test_util import check_grads
+
+from deq_jax.nn import convolution
+from deq_jax.nn.convolution import conv, kernel_gradient
+
+
+def stock_conv(x, kernel):
+    return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_convolution_and_its_derivatives_are_the_stock_ones(x64, size):
+    x = jax.random.normal(jax.random.key(0), (2, 6, 5, 3))
+    kernel = jax.random.normal(jax.random.key(1), (size, size, 3, 4))
+    y = jax.random.normal(jax.random.key(2), (2, 6, 5, 4))
+    np.testing.assert_allclose(conv(x, kernel), stock_conv(x, kernel), rtol=1e-12)
+    for ours, stock in zip(jax.vjp(conv, x, kernel)[1](y), jax.vjp(stock_conv, x, kernel)[1](y), strict=True):
+        np.testing.assert_allclose(ours, stock, rtol=1e-10, atol=1e-12)  # float64, sums of 180 terms
+    check_grads(jax.jit(conv), (x, kernel), order=2, modes=["rev"])
+
+
+def test_a_transposed_convolution_in_a_loop_is_about_as_fast_as_a_forward_one():
+    x = jax.random.normal(jax.random.key(0), (16, 32, 32, 32))
+    kernel = 0.05 * jax.random.normal(jax.random.key(1), (3, 3, 32, 32))
+
+    def repeat(step):
+        return lax.fori_loop(0, 10, lambda _, y: step(y), x)
+
+    def transposed(kernel):
+        _, pull_back = jax.vjp(lambda x: conv(x, kernel), x)
+        return repeat(lambda y: pull_back(y)[0])
+
+    forward, backward = jax.jit(lambda kernel: repeat(lambda y: conv(y, kernel))), jax.jit(transposed)
+
+    def seconds(function):
+        start = time.perf_counter()
+        jax.block_until_ready(function(kernel))
+        return time.perf_counter() - start
+
+    seconds(forward), seconds(backward)
+    # A ratio, and the best of several tries: a busy machine slows either, the cliff slows one by more than 20.
+    assert any(seconds(backward) <= 3 * seconds(forward) for _ in range(10))
+
+
+def stock_kernel_gradient(x, y, like):
+    return jax.linear_transpose(lambda kernel: stock_conv(x, kernel), like)(y)[0]
+
+
+def drawn(batch, dtype=jnp.float32, side=3):
+    keys = jax.random.split(jax.random.key(0), 3)
+    shapes = (batch, 6, 5, 3), (batch, 6, 5, 4), (side, side, 3, 4)
+    return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]
+
+
+@pytest.mark.parametrize("images_at_once", [1, 2, 7, 100])
+@pytest.mark.parametrize("batch", [1, 7, 8])
+def test_the_kernels_gradient_is_the_stock_one_however_many_images_are_laid_out_at_once(
+    x64, monkeypatch, batch, images_at_once
+):
+    monkeypatch.setattr(convolution, "PATCH_BYTES", images_at_once * 9 * 6 * 5 * 3 * 8)
+    x, y, like = drawn(batch, jnp.float64)
+    np.testing.assert_allclose(
+        jax.jit(kernel_gradient)(x, y, like), stock_kernel_gradient(x, y, like), rtol=1e-10, atol=1e-12
+    )
+
+
+def test_the_kernels_gradient_can_be_differentiated_twice(x64):
+    check_grads(jax.jit(kernel_gradient), drawn(2, jnp.float64), order=2, modes=["rev"])
+
+
+def test_half_precision_sums_are_taken_in_float32():
+    x, y, like = drawn(64, jnp.bfloat16)
+    exact = stock_kernel_gradient(*(a.astype(jnp.float32) for a in (x, y, like)))
+    found = jax.jit(kernel_gradient)(x, y, like)
+    assert found.dtype == jnp.bfloat16
+    # bfloat16 holds 8 bits: half a unit in the last place is 2^-9 of a number.
+    np.testing.assert_allclose(found.astype(jnp.float32), exact, rtol=2**-8, atol=2**-8)
+
+
+def test_the_kernels_gradient_maps_over_a_batch_and_over_devices():
+    x, y, like = drawn(8)
+    expected = stock_kernel_gradient(x, y, like)
+    halves = [a.reshape(2, 4, *a.shape[1:]) for a in (x, y)]
+    mapped = jax.jit(jax.vmap(kernel_gradient, in_axes=(0, 0, None)))(*halves, like)
+    np.testing.assert_allclose(mapped.sum(0), expected, rtol=1e-5, atol=1e-5)
+    mesh = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch, whole = PartitionSpec("devices"), PartitionSpec()
+
+    def summed(x, y, like):
+        return lax.psum(kernel_gradient(x, y, lax.pcast(like, "devices", to="varying")), "devices")
+
+    sharded = jax.shard_map(summed, mesh=mesh, in_specs=(batch, batch, whole), out_specs=whole)
+    np.testing.assert_allclose(jax.jit(sharded)(x, y, like), expected, rtol=1e-5, atol=1e-5)
