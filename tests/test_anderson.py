@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deq_jax import Rule, Status, anderson, forward_iteration, solve
-from deq_jax.solvers.anderson import _weights
+from deq_jax.solvers.anderson import _coefficients
 from tests.problems import linear_map, non_normal_map, tanh_network
 
 
@@ -164,10 +164,10 @@ def test_plain_steps_widen_a_history_that_spans_too_little(x64):
 
 def test_parallel_differences_still_mix_without_regularisation():
     # Two equal differences make the normal equations singular; the floor under lam keeps their sum determined.
-    rows = jnp.array([[1.0], [1.0], [2.0]])
-    weights, gain = _weights(rows @ rows.T, jnp.int32(2), jnp.float32(0.0))
-    np.testing.assert_allclose(weights[:2].sum(), -2, rtol=1e-3)  # Cholesky at a condition of 1e6 in float32
-    assert weights[2] == 1
+    differences, g = jnp.array([[1.0], [1.0]]), jnp.array([2.0])
+    gram, products = differences @ differences.T, differences @ g
+    gamma, gain = _coefficients(gram, products, g @ g, jnp.float32(0.0))
+    np.testing.assert_allclose(gamma.sum(), 2, rtol=1e-3)  # Cholesky at a condition of 1e6 in float32
     assert gain < 1e-2
 
 

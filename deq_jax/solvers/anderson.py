@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
-from deq_jax.trees import Matrices, accumulation_dtype
+from deq_jax.trees import Matrices, accumulation_dtype, sample_dot
 
 GAIN = 0.7
 """A mixture that is predicted to leave more than this share of ``‖g‖`` waits for plain steps to widen the history."""
@@ -40,14 +40,21 @@ class _Safeguard(NamedTuple):
 
 
 class _History(NamedTuple):
-    """The last ``m`` iterates in difference form; each leaf is ``[batch, m, n]``, a ring over ``m``.
+    """The last ``m`` iterates: the newest, and the differences between successive ones in rings of ``m − 1`` rows.
 
-    The newest row of ``residuals`` is ``g = f(z) − z`` and that of ``targets`` is ``z + beta · g``; an older row is the
-    difference to its successor. Rows not yet written are zero, and a zero difference gets no weight.
+    A ring's leaves are ``[batch, m − 1, n]``. Rows not yet written are zero, and a zero difference gets no weight.
     """
 
-    residuals: PyTree[Float[Array, "batch m _n"]]
-    targets: PyTree[Float[Array, "batch m _n"]]
+    residual: Matrices
+    """``g = f(z) − z`` of the newest iterate."""
+    target: Matrices
+    """``z + beta · g`` of the newest iterate."""
+    residuals: PyTree[Float[Array, "batch rows _n"]]
+    """``ΔG``."""
+    targets: PyTree[Float[Array, "batch rows _n"]]
+    """``ΔZ + beta · ΔG``."""
+    gram: Float[Array, "batch rows rows"]
+    """``ΔGᵀ ΔG``: an evaluation changes one row and column of it, and reads the ring for no more."""
     safeguard: _Safeguard
 
 
@@ -108,35 +115,51 @@ def anderson(
     check_positive("lam", lam, or_zero=True)
     is_plain_mixing = isinstance(beta, int | float) and beta == 1
 
-    def init(z0: Matrices) -> _History:
+    rows = m - 1
+
+    def measured(z: Matrices, fz: Matrices) -> tuple[Matrices, Matrices]:
+        dtype = accumulation_dtype(z)
+        g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
+        if is_plain_mixing:
+            return g, jax.tree.map(lambda b: b.astype(dtype), fz)
+        return g, jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
+
+    def like_state(target: Matrices, z: Matrices) -> Matrices:
+        return jax.tree.map(lambda a, leaf: a.astype(leaf.dtype), target, z)
+
+    def init(z0: Matrices) -> _History | None:
+        if rows == 0:
+            return None
         dtype = accumulation_dtype(z0)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], m, leaf.shape[1]), dtype), z0)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
+        ring = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], rows, leaf.shape[1]), dtype), z0)
         batch = jax.tree.leaves(z0)[0].shape[0]
         none = jnp.zeros(batch, jnp.int32)
         safeguard = _Safeguard(jnp.full(batch, lam, dtype), jnp.full(batch, jnp.inf, dtype), none, none)
-        return _History(zeros, zeros, safeguard)
+        return _History(zeros, zeros, ring, ring, jnp.zeros((batch, rows, rows), dtype), safeguard)
 
-    def update(z: Matrices, fz: Matrices, history: _History, k: Int[Array, ""]) -> tuple[Matrices, _History]:
-        dtype = accumulation_dtype(z)
-        g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
-        target = fz if is_plain_mixing else jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
-        residuals = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.residuals, g)
-        targets = jax.tree.map(lambda rows, row: _push(rows, row.astype(dtype), k), history.targets, target)
-        gram = _gram(residuals)
-        norm = jnp.sqrt(jnp.diagonal(gram, axis1=1, axis2=2)[:, k % m])
-        safeguard = _hold_back(history.safeguard, norm, lam)
-        weights, gain = jax.vmap(_weights, in_axes=(0, None, 0))(gram, k % m, safeguard.lam)
+    def update(z: Matrices, fz: Matrices, history: _History | None, k: Int[Array, ""]) -> tuple[Matrices, Any]:
+        g, target = measured(z, fz)
+        if history is None:
+            return like_state(target, z), None
+        slot = k % rows
+        # Made once, as its own array: left to itself, the compiler computes it anew wherever it is read.
+        dg = lax.optimization_barrier(_difference(g, history.residual, k))
+        residuals = _push(history.residuals, dg, slot)
+        targets = _push(history.targets, _difference(target, history.target, k), slot)
+        gram = _replace(history.gram, _products(dg, residuals), slot)
+        square = sample_dot(g, g)
+        safeguard = _hold_back(history.safeguard, jnp.sqrt(square), lam)
+        gamma, gain = jax.vmap(_coefficients)(gram, _products(g, residuals), square, safeguard.lam)
         waits = (k >= m) & (gain > GAIN) & (safeguard.plain < PLAIN_STEPS)
-        weights = jnp.where(waits[:, None], jnp.arange(m) == k % m, weights)
+        gamma = jnp.where(waits[:, None], 0, gamma)
         safeguard = safeguard._replace(plain=jnp.where(waits, safeguard.plain + 1, 0))
         mixture = jax.tree.map(
-            lambda rows, leaf: jnp.einsum("bi,bin->bn", weights, rows, precision=lax.Precision.HIGHEST).astype(
-                leaf.dtype
-            ),
+            lambda leaf, ring: leaf - jnp.einsum("br,brn->bn", gamma, ring, precision=lax.Precision.HIGHEST),
+            target,
             targets,
-            z,
         )
-        return mixture, _History(residuals, targets, safeguard)
+        return like_state(mixture, z), _History(g, target, residuals, targets, gram, safeguard)
 
     return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
 
@@ -161,44 +184,48 @@ def _hold_back(seen: _Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> _
     )
 
 
+def _difference(new: Matrices, old: Matrices, k: Int[Array, ""]) -> Matrices:
+    """``new − old``, and zero in the first evaluation, which has nothing before it."""
+    return jax.tree.map(lambda a, b: jnp.where(k == 0, 0, a - b), new, old)
+
+
 def _push(
-    rows: Float[Array, "batch m n"], newest: Float[Array, "batch n"], k: Int[Array, ""]
-) -> Float[Array, "batch m n"]:
-    """Write ``newest`` as row ``k mod m``, and turn the row before it into a difference; both in place."""
-    m = rows.shape[1]
-    before = (k - 1) % m
-    previous = lax.dynamic_index_in_dim(rows, before, axis=1)
-    difference = jnp.where(k == 0, 0, newest[:, None] - previous)
-    rows = lax.dynamic_update_slice_in_dim(rows, difference, before, axis=1)
-    return lax.dynamic_update_slice_in_dim(rows, newest[:, None], k % m, axis=1)
+    ring: PyTree[Float[Array, "batch rows _n"]], newest: Matrices, slot: Int[Array, ""]
+) -> PyTree[Float[Array, "batch rows _n"]]:
+    """Write ``newest`` over the oldest row, in place."""
+    return jax.tree.map(lambda rows, row: lax.dynamic_update_slice_in_dim(rows, row[:, None], slot, 1), ring, newest)
 
 
-def _gram(rows: PyTree[Float[Array, "batch m _n"]]) -> Float[Array, "batch m m"]:
-    """Inner products of the rows, per sample, summed over all leaves."""
-    products = [
-        jnp.einsum("bin,bjn->bij", leaf, leaf, precision=lax.Precision.HIGHEST) for leaf in jax.tree.leaves(rows)
-    ]
-    return functools.reduce(jnp.add, products)
+def _products(g: Matrices, ring: PyTree[Float[Array, "batch rows _n"]]) -> Float[Array, "batch rows"]:
+    """Inner products of ``g`` with every row, per sample, summed over all leaves."""
+    pairs = zip(jax.tree.leaves(g), jax.tree.leaves(ring), strict=True)
+    return functools.reduce(
+        jnp.add, [jnp.einsum("bn,brn->br", row, rows, precision=lax.Precision.HIGHEST) for row, rows in pairs]
+    )
 
 
-def _weights(
-    gram: Float[Array, "m m"], newest: Int[Array, ""], lam: Float[Array, ""]
-) -> tuple[Float[Array, " m"], Float[Array, ""]]:
-    """The weights of one sample's rows, 1 for the newest and ``−γ`` for the differences, and ``‖g − ΔG γ‖ / ‖g‖``.
+def _replace(
+    gram: Float[Array, "batch rows rows"], products: Float[Array, "batch rows"], slot: Int[Array, ""]
+) -> Float[Array, "batch rows rows"]:
+    """The Gram matrix after row ``slot`` of the ring has changed."""
+    gram = lax.dynamic_update_slice_in_dim(gram, products[:, None, :], slot, 1)
+    return lax.dynamic_update_slice_in_dim(gram, products[:, :, None], slot, 2)
 
-    ``gram`` holds the inner products of the rows of ``residuals``. The normal equations are scaled to a unit diagonal
-    first: residuals shrink by orders of magnitude over a history, and would otherwise drown in the largest.
+
+def _coefficients(
+    gram: Float[Array, "rows rows"], products: Float[Array, " rows"], square: Float[Array, ""], lam: Float[Array, ""]
+) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
+    """One sample's ``γ``, from ``ΔGᵀ ΔG``, ``ΔGᵀ g`` and ``‖g‖²``; and ``‖g − ΔG γ‖ / ‖g‖``.
+
+    The normal equations are scaled to a unit diagonal first: residuals shrink by orders of magnitude over a history,
+    and would otherwise drown in the largest.
     """
-    m = gram.shape[0]
-    is_newest = jnp.arange(m) == newest
-    squares = jnp.where(is_newest, 0, jnp.diagonal(gram))
+    squares = jnp.diagonal(gram)
     scale = jnp.where(squares > 0, lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
     normal = gram * scale[:, None] * scale[None, :]
-    floor = m * jnp.finfo(gram.dtype).eps
-    normal = jnp.where(jnp.eye(m, dtype=bool), 1 + jnp.maximum(lam, floor), normal)
-    gamma = scale * jax.scipy.linalg.solve(normal, scale * (gram @ is_newest.astype(gram.dtype)), assume_a="pos")
-    weights = jnp.where(is_newest, 1, -gamma)
-    weights = jnp.where(jnp.all(jnp.isfinite(weights)), weights, is_newest.astype(gram.dtype))
-    square = gram[newest, newest]
-    gain = jnp.sqrt(jnp.maximum(weights @ gram @ weights, 0) / jnp.where(square > 0, square, 1))
-    return weights, gain
+    floor = (len(gram) + 1) * jnp.finfo(gram.dtype).eps
+    normal = jnp.where(jnp.eye(len(gram), dtype=bool), 1 + jnp.maximum(lam, floor), normal)
+    gamma = scale * jax.scipy.linalg.solve(normal, scale * products, assume_a="pos")
+    gamma = jnp.where(jnp.all(jnp.isfinite(gamma)), gamma, 0)
+    left = square - 2 * (gamma @ products) + gamma @ gram @ gamma
+    return gamma, jnp.sqrt(jnp.maximum(left, 0) / jnp.where(square > 0, square, 1))
