@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from deq_jax import Rule, Status, anderson, forward_iteration, solve
-from deq_jax.solvers.anderson import _weights
+from deq_jax.solvers.anderson import PATIENCE, TRIAL, _hold_back, _Safeguard, _weights
 from tests.problems import linear_map, non_normal_map, tanh_network
 
 
@@ -150,6 +150,64 @@ def test_a_stalled_mixture_is_held_back_to_plain_iteration(x64):
     b = jax.random.normal(jax.random.key(11), (3, 30))
     sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=500)
     np.testing.assert_array_equal(sol.status, Status.CONVERGED)
+
+
+def test_a_residual_that_plain_iteration_grows_thousandfold_first_is_waited_for(x64):
+    # Every number above the diagonal of 0.9 is 0.5: mixtures of five stall for ever, and a first short trial of plain
+    # iteration only makes it worse.
+    matrix = 0.9 * jnp.eye(20) + 0.5 * jnp.triu(jnp.ones((20, 20)), 1)
+    b = jax.random.normal(jax.random.key(12), (3, 20))
+    ours, plain = (
+        solver(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=600)
+        for solver in (anderson, forward_iteration)
+    )
+    growth = jnp.linalg.norm(b @ jnp.linalg.matrix_power(matrix, 30), axis=1) / jnp.linalg.norm(b, axis=1)
+    assert (growth > 1e3).all()  # of f(z) - z over 30 plain steps
+    np.testing.assert_array_equal(ours.status, Status.CONVERGED)
+    assert (ours.iterations <= plain.iterations).all()
+
+
+def test_mixtures_that_crawl_are_not_held_back_where_plain_iteration_crawls_more(x64):
+    # Eigenvalues up to 1 - 1e-4: mixtures need ten evaluations for some digits, plain iteration thousands.
+    basis = jax.random.orthogonal(jax.random.key(13), 40)
+    matrix = (basis * (1 - jnp.logspace(-4, 0, 40))) @ basis.T
+    b = jax.random.normal(jax.random.key(14), (3, 40))
+    sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-5, max_iter=2000)
+    np.testing.assert_array_equal(sol.status, Status.CONVERGED)
+    assert sol.iterations.max() < 250
+
+
+def regularisation(norms):
+    """The regularisation in force after each of these ``‖g‖``, from 1e-4 on."""
+    none, unknown = jnp.zeros(1, jnp.int32), jnp.full(1, jnp.inf)
+    seen, lams = _Safeguard(jnp.full(1, 1e-4), unknown, unknown, none, none, none), []
+    for norm in norms:
+        seen = _hold_back(seen, jnp.full(1, norm), 1e-4)
+        lams.append(float(seen.lam[0]))
+    return np.array(lams)
+
+
+def test_mixtures_and_plain_iteration_take_turns_that_double():
+    lams = regularisation([1.0] * (1 + 7 * (PATIENCE + TRIAL + 1)))
+    changes = 1 + np.flatnonzero(np.diff(lams > 1e-3))
+    # A turn of mixtures starts with the evaluation that ends the trial before it.
+    turns = [n * 2**i + extra for i in range(2) for n, extra in ((PATIENCE, 1), (TRIAL, 0))]
+    np.testing.assert_array_equal(np.diff([0, *changes])[:4], turns)
+
+
+def test_plain_iteration_gets_a_trial_where_improvements_are_small_and_rare():
+    lams = regularisation(np.repeat(0.99 ** np.arange(8), 3))
+    assert lams.max() == pytest.approx(1e3)
+    np.testing.assert_array_equal(regularisation(0.97 ** np.arange(24)), np.float32(1e-4))  # small, but every time
+
+
+def test_a_trial_ends_where_plain_iteration_explodes_and_the_next_one_bears_more():
+    explodes = [1.0] * (PATIENCE + 3) + [101.0]
+    assert regularisation(explodes)[-2] > 1
+    assert regularisation(explodes)[-1] == pytest.approx(1e-4)
+    again = explodes + [101.0] * (2 * PATIENCE + 3)
+    assert regularisation([*again, 101.0 * 9e3])[-1] > 1
+    assert regularisation([*again, 101.0 * 1.1e4])[-1] == pytest.approx(1e-4)
 
 
 def test_plain_steps_widen_a_history_that_spans_too_little(x64):

@@ -18,12 +18,14 @@ GAIN = 0.7
 """A mixture that is predicted to leave more than this share of ``‖g‖`` waits for plain steps to widen the history."""
 PLAIN_STEPS = 2
 """Plain steps in a row at most."""
+PROGRESS = 0.9
+"""A residual below this share of the one that last counted as progress counts as progress."""
 PATIENCE = 4
-"""Evaluations without progress after which a sample's regularisation rises."""
+"""Evaluations without progress after which plain iteration gets a trial; twice as many after each failed one."""
 TRIAL = 30
-"""Evaluations with raised regularisation, still without progress, after which it returns to ``lam``."""
+"""Evaluations that a trial takes at most without progress; twice as many after each failed one."""
 GROWTH = 100.0
-"""A residual grown by this factor ends a trial at once: plain iteration diverges here."""
+"""A residual grown by this factor fails a trial at once, as plain iteration diverges; its square the second time."""
 
 
 class _Safeguard(NamedTuple):
@@ -32,9 +34,13 @@ class _Safeguard(NamedTuple):
     lam: Float[Array, " batch"]
     """The regularisation in force, at least the user's."""
     best: Float[Array, " batch"]
-    """The smallest ``‖g‖`` that counts as progress to beat."""
+    """The smallest ``‖g‖``, or the one at which it last exploded."""
+    mark: Float[Array, " batch"]
+    """The ``‖g‖`` that last counted as progress."""
     stalled: Int[Array, " batch"]
-    """Evaluations since it was beaten."""
+    """Evaluations since then."""
+    failed: Int[Array, " batch"]
+    """Trials of plain iteration that came to nothing."""
     plain: Int[Array, " batch"]
     """Plain steps taken in a row."""
 
@@ -74,8 +80,9 @@ def anderson(
     differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
 
     Two safeguards, per sample. Where a full history promises to remove less than 30% of the residual, one or two plain
-    steps come first, to widen what the history spans. Where the residual has not improved for a while, ``lam`` rises
-    step by step, which turns the mixture into plain iteration, and falls again with progress.
+    steps come first, to widen what the history spans. Where the residual has made no progress for a while, ``lam``
+    rises, which turns the mixture into plain iteration, and falls again as the residual does; mixtures and plain
+    iteration then take turns that double in length until one of them makes progress.
 
     Args:
         f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
@@ -113,7 +120,8 @@ def anderson(
         zeros = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], m, leaf.shape[1]), dtype), z0)
         batch = jax.tree.leaves(z0)[0].shape[0]
         none = jnp.zeros(batch, jnp.int32)
-        safeguard = _Safeguard(jnp.full(batch, lam, dtype), jnp.full(batch, jnp.inf, dtype), none, none)
+        unknown = jnp.full(batch, jnp.inf, dtype)
+        safeguard = _Safeguard(jnp.full(batch, lam, dtype), unknown, unknown, none, none, none)
         return _History(zeros, zeros, safeguard)
 
     def update(z: Matrices, fz: Matrices, history: _History, k: Int[Array, ""]) -> tuple[Matrices, _History]:
@@ -142,21 +150,26 @@ def anderson(
 
 
 def _hold_back(seen: _Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> _Safeguard:
-    """Raise the regularisation 1e4-fold an evaluation while ``‖g‖`` stalls, and lower it 10-fold in progress.
+    """Give plain iteration a trial where ``‖g‖`` stalls: raise the regularisation, and lower it as ``‖g‖`` improves.
 
-    A raised one holds the mixture back towards plain iteration, which gets out of cycles that mixtures run into. Where
-    that brings no progress either, or makes ``‖g‖`` explode, the trial ends: plain iteration may diverge.
+    Plain iteration gets out of cycles that mixtures run into, but may first let ``‖g‖`` grow for long, or diverge:
+    nothing seen so far tells which. So the two take turns that double in length, and the better one gets its way within
+    a fixed multiple of the evaluations that it needs alone. An improvement too small to count as progress still ends
+    plain steps: where mixtures crawl, plain iteration mostly crawls more.
     """
-    progress = norm < seen.best
+    improved, progress = norm < seen.best, norm < PROGRESS * seen.mark
     stalled = jnp.where(progress, 0, seen.stalled + 1)
-    exploded = norm > GROWTH * seen.best
-    ends = exploded | (stalled > PATIENCE + TRIAL)
-    higher = jnp.where(stalled > PATIENCE, jnp.clip(1e4 * seen.lam, 1e-8, 1e3), seen.lam)
-    lam_next = jnp.where(progress, jnp.maximum(seen.lam / 10, lam), higher)
+    turns = 2**seen.failed
+    exploded = norm > GROWTH ** (1 + seen.failed) * seen.best
+    fails = exploded | (stalled > (PATIENCE + TRIAL) * turns)
+    higher = jnp.where(stalled > PATIENCE * turns, jnp.clip(1e4 * seen.lam, 1e-8, 1e3), seen.lam)
+    lam_next = jnp.where(improved, jnp.maximum(seen.lam / 10, lam), higher)
     return _Safeguard(
-        jnp.where(ends, lam, lam_next).astype(seen.lam.dtype),
-        jnp.where(progress | exploded, norm, seen.best),
-        jnp.where(ends, 0, stalled),
+        jnp.where(fails, lam, lam_next).astype(seen.lam.dtype),
+        jnp.where(improved | exploded, norm, seen.best),
+        jnp.where(progress | exploded, norm, seen.mark),
+        jnp.where(fails, 0, stalled),
+        seen.failed + fails,
         seen.plain,
     )
 
