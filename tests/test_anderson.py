@@ -152,6 +152,31 @@ def test_a_stalled_mixture_is_held_back_to_plain_iteration(x64):
     np.testing.assert_array_equal(sol.status, Status.CONVERGED)
 
 
+def test_a_residual_that_plain_iteration_grows_thousandfold_first_is_waited_for(x64):
+    # Every number above the diagonal of 0.9 is 0.5: mixtures of five stall for ever, and a first short trial of plain
+    # iteration only makes it worse.
+    matrix = 0.9 * jnp.eye(20) + 0.5 * jnp.triu(jnp.ones((20, 20)), 1)
+    b = jax.random.normal(jax.random.key(12), (3, 20))
+    ours, plain = (
+        solver(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-6, max_iter=600)
+        for solver in (anderson, forward_iteration)
+    )
+    growth = jnp.linalg.norm(b @ jnp.linalg.matrix_power(matrix, 30), axis=1) / jnp.linalg.norm(b, axis=1)
+    assert (growth > 1e3).all()  # of f(z) - z over 30 plain steps
+    np.testing.assert_array_equal(ours.status, Status.CONVERGED)
+    assert (ours.iterations <= plain.iterations).all()
+
+
+def test_mixtures_that_crawl_are_not_held_back_where_plain_iteration_crawls_more(x64):
+    # Eigenvalues up to 1 - 1e-4: mixtures need ten evaluations for some digits, plain iteration thousands.
+    basis = jax.random.orthogonal(jax.random.key(13), 40)
+    matrix = (basis * (1 - jnp.logspace(-4, 0, 40))) @ basis.T
+    b = jax.random.normal(jax.random.key(14), (3, 40))
+    sol = anderson(lambda z: z @ matrix + b, jnp.zeros_like(b), tol=1e-5, max_iter=2000)
+    np.testing.assert_array_equal(sol.status, Status.CONVERGED)
+    assert sol.iterations.max() < 250
+
+
 def test_plain_steps_widen_a_history_that_spans_too_little(x64):
     # A symmetric problem of spectral radius 0.99, on which pure mixtures of five crawl: over 200 evaluations.
     basis = jax.random.orthogonal(jax.random.key(9), 40)

@@ -12,31 +12,8 @@ from jaxtyping import Array, Float, Int, PyTree
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.safeguard import GAIN, Safeguard, hold_back, nothing_seen, widen
 from deq_jax.trees import Matrices, accumulation_dtype, sample_dot
-
-GAIN = 0.7
-"""A mixture that is predicted to leave more than this share of ``‖g‖`` waits for plain steps to widen the history."""
-PLAIN_STEPS = 2
-"""Plain steps in a row at most."""
-PATIENCE = 4
-"""Evaluations without progress after which a sample's regularisation rises."""
-TRIAL = 30
-"""Evaluations with raised regularisation, still without progress, after which it returns to ``lam``."""
-GROWTH = 100.0
-"""A residual grown by this factor ends a trial at once: plain iteration diverges here."""
-
-
-class _Safeguard(NamedTuple):
-    """What decides, per sample, how far the mixture is held back towards plain iteration."""
-
-    lam: Float[Array, " batch"]
-    """The regularisation in force, at least the user's."""
-    best: Float[Array, " batch"]
-    """The smallest ``‖g‖`` that counts as progress to beat."""
-    stalled: Int[Array, " batch"]
-    """Evaluations since it was beaten."""
-    plain: Int[Array, " batch"]
-    """Plain steps taken in a row."""
 
 
 class _History(NamedTuple):
@@ -55,7 +32,7 @@ class _History(NamedTuple):
     """``ΔZ + beta · ΔG``."""
     gram: Float[Array, "batch rows rows"]
     """``ΔGᵀ ΔG``: an evaluation changes one row and column of it, and reads the ring for no more."""
-    safeguard: _Safeguard
+    safeguard: Safeguard
 
 
 def anderson(
@@ -81,8 +58,9 @@ def anderson(
     differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
 
     Two safeguards, per sample. Where a full history promises to remove less than 30% of the residual, one or two plain
-    steps come first, to widen what the history spans. Where the residual has not improved for a while, ``lam`` rises
-    step by step, which turns the mixture into plain iteration, and falls again with progress.
+    steps come first, to widen what the history spans. Where the residual has made no progress for a while, ``lam``
+    rises, which turns the mixture into plain iteration, and falls again as the residual does; mixtures and plain
+    iteration then take turns that double in length until one of them makes progress.
 
     Args:
         f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.
@@ -134,9 +112,8 @@ def anderson(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
         ring = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], rows, leaf.shape[1]), dtype), z0)
         batch = jax.tree.leaves(z0)[0].shape[0]
-        none = jnp.zeros(batch, jnp.int32)
-        safeguard = _Safeguard(jnp.full(batch, lam, dtype), jnp.full(batch, jnp.inf, dtype), none, none)
-        return _History(zeros, zeros, ring, ring, jnp.zeros((batch, rows, rows), dtype), safeguard)
+        gram = jnp.zeros((batch, rows, rows), dtype)
+        return _History(zeros, zeros, ring, ring, gram, nothing_seen(batch, lam, dtype))
 
     def update(z: Matrices, fz: Matrices, history: _History | None, k: Int[Array, ""]) -> tuple[Matrices, Any]:
         g, target = measured(z, fz)
@@ -149,11 +126,10 @@ def anderson(
         targets = _push(history.targets, _difference(target, history.target, k), slot)
         gram = _replace(history.gram, _products(dg, residuals), slot)
         square = sample_dot(g, g)
-        safeguard = _hold_back(history.safeguard, jnp.sqrt(square), lam)
+        safeguard = hold_back(history.safeguard, jnp.sqrt(square), lam)
         gamma, gain = jax.vmap(_coefficients)(gram, _products(g, residuals), square, safeguard.lam)
-        waits = (k >= m) & (gain > GAIN) & (safeguard.plain < PLAIN_STEPS)
+        waits, safeguard = widen(safeguard, (k >= m) & (gain > GAIN))
         gamma = jnp.where(waits[:, None], 0, gamma)
-        safeguard = safeguard._replace(plain=jnp.where(waits, safeguard.plain + 1, 0))
         mixture = jax.tree.map(
             lambda leaf, ring: leaf - jnp.einsum("br,brn->bn", gamma, ring, precision=lax.Precision.HIGHEST),
             target,
@@ -162,26 +138,6 @@ def anderson(
         return like_state(mixture, z), _History(g, target, residuals, targets, gram, safeguard)
 
     return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
-
-
-def _hold_back(seen: _Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> _Safeguard:
-    """Raise the regularisation 1e4-fold an evaluation while ``‖g‖`` stalls, and lower it 10-fold in progress.
-
-    A raised one holds the mixture back towards plain iteration, which gets out of cycles that mixtures run into. Where
-    that brings no progress either, or makes ``‖g‖`` explode, the trial ends: plain iteration may diverge.
-    """
-    progress = norm < seen.best
-    stalled = jnp.where(progress, 0, seen.stalled + 1)
-    exploded = norm > GROWTH * seen.best
-    ends = exploded | (stalled > PATIENCE + TRIAL)
-    higher = jnp.where(stalled > PATIENCE, jnp.clip(1e4 * seen.lam, 1e-8, 1e3), seen.lam)
-    lam_next = jnp.where(progress, jnp.maximum(seen.lam / 10, lam), higher)
-    return _Safeguard(
-        jnp.where(ends, lam, lam_next).astype(seen.lam.dtype),
-        jnp.where(progress | exploded, norm, seen.best),
-        jnp.where(ends, 0, stalled),
-        seen.plain,
-    )
 
 
 def _difference(new: Matrices, old: Matrices, k: Int[Array, ""]) -> Matrices:
