@@ -64,7 +64,7 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
         ("", "a preset comes first"),
         ("--epochs 3", "a preset comes first"),
         ("digit", "unknown preset 'digit'; did you mean digits?"),
-        ("mnist", "Presets: digits, cifar10-tutorial."),
+        ("mnist", "Presets: digits, cifar10-tutorial, cifar10-fast,"),
         ("mnist", "Expected python train.py PRESET [--field value ...]."),
         ("digits --seed 12345678901234567890", "seed must be below 2**32"),
         ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
@@ -109,5 +109,5 @@ def test_a_mistake_ends_train_py_with_status_2_and_no_traceback():
     assert ended.stdout == ""
     assert ended.stderr.splitlines() == [
         "error: unknown preset 'digit'; did you mean digits?",
-        "Expected python train.py PRESET [--field value ...]. Presets: digits, cifar10-tutorial.",
+        f"Expected python train.py PRESET [--field value ...]. Presets: {', '.join(PRESETS)}.",
     ]
