@@ -12,12 +12,13 @@ FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] +
 CHECK_PYTHON = $(if $(and $(FOUND),$(if $(findstring old,$(FOUND)),,ok)),,\
   $(error deq_jax needs Python 3.12 or newer, but $(PYTHON) is $(if $(FOUND),$(firstword $(FOUND)),not there); name one with: make PYTHON=python3.12))
 
-.PHONY: help setup train test bench clean
+.PHONY: help setup train test bench results clean
 
 help:
 	@echo 'make train   set up, then train on the digits that ship with scikit-learn'
 	@echo 'make test    set up, then run every check: format, lint, types, tests'
 	@echo 'make bench   set up the peers too, then time a training step side by side; options in ARGS'
+	@echo 'make results write RESULTS.md from the finished runs below runs/'
 	@echo 'make setup   only set up $(VENV) from the pinned versions'
 	@echo 'make clean   remove $(VENV) and every cache; runs are kept'
 	@echo 'PYTHON=...   the interpreter to build from, 3.12 or newer (now: $(PYTHON))'
@@ -35,6 +36,9 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training $(ARGS)
+
+results: $(STAMP)
+	$(BIN)/python -m benchmarks.report
 
 $(STAMP): pyproject.toml constraints.txt
 	$(CHECK_PYTHON)@test -e $(STAMP) || $(PYTHON) -m venv --clear $(VENV)

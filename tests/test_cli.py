@@ -7,7 +7,7 @@ import pytest
 
 from deq_jax.training.cli import parse
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AdjointConfig
+from deq_jax.training.groups import AdjointConfig, AugmentationConfig
 from deq_jax.training.presets import PRESETS
 from tests.runs import TINY_FIELDS, tiny
 
@@ -38,6 +38,18 @@ def test_every_kind_of_field_can_be_given():
             "24",
             "--adjoint.max_iter",
             "4",
+            "--model.kind",
+            "deq",
+            "--model.stem",
+            "16",
+            "32",
+            "--model.stem-factors",
+            "2",
+            "1",
+            "--augmentation.flip",
+            "True",
+            "--average-decay",
+            "0.99",
         ]
     )
     digits = PRESETS["digits"]()
@@ -49,8 +61,10 @@ def test_every_kind_of_field_can_be_given():
         out=Path("O"),
         seed=1,
         solver=dataclasses.replace(digits.solver, tol=1e-3),
-        model=dataclasses.replace(digits.model, channels=24),
+        model=dataclasses.replace(digits.model, channels=24, kind="deq", stem=(16, 32), stem_factors=(2, 1)),
         adjoint=AdjointConfig(max_iter=4),
+        augmentation=AugmentationConfig(flip=True),
+        average_decay=0.99,
     )
 
 
@@ -64,7 +78,7 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
         ("", "a preset comes first"),
         ("--epochs 3", "a preset comes first"),
         ("digit", "unknown preset 'digit'; did you mean digits?"),
-        ("mnist", "Presets: digits, cifar10-tutorial."),
+        ("mnist", "Presets: digits, cifar10-tutorial, cifar10-fast,"),
         ("mnist", "Expected python train.py PRESET [--field value ...]."),
         ("digits --seed 12345678901234567890", "seed must be below 2**32"),
         ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
@@ -109,5 +123,5 @@ def test_a_mistake_ends_train_py_with_status_2_and_no_traceback():
     assert ended.stdout == ""
     assert ended.stderr.splitlines() == [
         "error: unknown preset 'digit'; did you mean digits?",
-        "Expected python train.py PRESET [--field value ...]. Presets: digits, cifar10-tutorial.",
+        f"Expected python train.py PRESET [--field value ...]. Presets: {', '.join(PRESETS)}.",
     ]

@@ -13,7 +13,17 @@ from deq_jax.training.config import (
     to_dict,
 )
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AdjointConfig, ModelConfig, OptimizerConfig, SolverConfig, filled_from
+from deq_jax.training.groups import (
+    AdjointConfig,
+    AugmentationConfig,
+    EarlyConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    SolverConfig,
+    filled_from,
+)
 from deq_jax.training.presets import PRESETS
 
 
@@ -94,6 +104,29 @@ def test_solver_settings_must_be_positive(group, name, bad):
         (lambda: ModelConfig(channels=0), "channels must be positive"),
         (lambda: ModelConfig(channels=30), "num_groups must divide channels"),
         (lambda: ModelConfig(kernel_size=4), "kernel_size must be odd, but is 4"),
+        (lambda: ModelConfig(pool=0), "pool must be positive"),
+        (lambda: ModelConfig(kind="deq", max_gain=-1.0), "max_gain must be positive"),
+        (lambda: ModelConfig(kind="deq", stem=(8,)), "stem_factors must be as many as stem, but there are 0 for 1"),
+        (lambda: ModelConfig(kind="deq", stem=(8,), stem_factors=(0,)), "stem and stem_factors must be positive"),
+        (lambda: ModelConfig(cell="pre-activation"), "kind chapter has no stem, cell or max_gain to choose"),
+        (lambda: AdjointConfig(damping=1.5), "damping must not exceed 1, but is 1.5"),
+        (lambda: AdjointConfig(steps=0), "steps must be positive"),
+        (lambda: EarlyConfig(share=1.5), "share must be a share from 0 to 1, but is 1.5"),
+        (lambda: EarlyConfig(max_iter=0), "max_iter must be positive"),
+        (lambda: PenaltyConfig(weight=-1.0), "weight must not be negative"),
+        (lambda: PenaltyConfig(start=float("nan")), "start must be a share from 0 to 1, but is nan"),
+        (lambda: AugmentationConfig(shift=-1), "shift must not be negative"),
+        (lambda: EvaluationConfig(every=0), "every must be positive"),
+        (lambda: EvaluationConfig(tol=0.0), "tol must be positive"),
+        (lambda: OptimizerConfig(clip=0.0), "clip must be positive"),
+        (lambda: OptimizerConfig(momentum=1.0), "momentum must be below 1"),
+        (lambda: OptimizerConfig(weight_decay=0.1), "weight_decay goes with adamw, lion, muon or sgd"),
+        (lambda: Config("digits", Path("x"), label_smoothing=2.0), "label_smoothing must be a share"),
+        (lambda: Config("digits", Path("x"), average_decay=1.0), "average_decay must be from 0 to below 1"),
+        (
+            lambda: Config("digits", Path("x"), model=ModelConfig(kind="explicit"), penalty=PenaltyConfig(weight=1.0)),
+            "penalty.weight needs an equilibrium, but model.kind is explicit",
+        ),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be positive"),
         (lambda: OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-2), "must not exceed"),
     ],

@@ -58,6 +58,24 @@ def test_what_is_drawn_is_in_the_metrics(tmp_path):
     assert ink(drawn) > 500
 
 
+def test_stability_is_drawn_where_it_was_measured(tmp_path):
+    def ink(*measured):
+        (tmp_path / "metrics.jsonl").write_text("")
+        for step, radius in enumerate(measured, 1):
+            write(tmp_path, metrics.line("eval", step, 1, {"spectral_radius_max": radius}, seconds=1.0))
+        curves.draw(tmp_path)
+        picture = matplotlib.image.imread(tmp_path / "curves.png")
+        colour = np.array([0xD1, 0x60, 0x3D]) / 255
+        return (np.abs(picture[..., :3] - colour) < 0.5 / 255).all(-1).sum()
+
+    assert ink() == 0
+    assert ink(0.9, 1.1) > 20
+
+
+def test_samples_short_of_the_tolerance_are_the_rest():
+    assert curves._unconverged({"forward_converged": 0.75}) == {"forward_unconverged": 0.25}
+
+
 def test_the_smoothed_curve_is_a_running_mean_that_keeps_the_ends():
     values = np.arange(200.0)
     smoothed = curves._smoothed(values)

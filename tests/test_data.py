@@ -89,6 +89,7 @@ def test_an_unknown_data_set_or_split_is_a_user_error(name, split):
 @needs_cifar10
 def test_prepared_cifar10_is_read_without_tensorflow():
     test = load("cifar10", "test", PREPARED)
+    assert test.encoding in ("JPEG", "PNG")
     assert test.images.shape[1:] == (32, 32, 3)
     assert len(test.images) == len(test.labels)
     assert np.bincount(test.labels).tolist() == [len(test.labels) // 10] * 10

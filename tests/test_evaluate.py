@@ -34,6 +34,15 @@ def test_the_training_split_is_counted_whole(finished_run, capsys):
     assert (result["count"], result["split"]) == (1437, "train")
 
 
+def test_the_solve_can_be_given_another_tolerance(finished_run, capsys):
+    evaluate.main([str(finished_run), "--tol", "1e-4", "--max-iter", "60"])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["tol"], result["max_iter"]) == (1e-4, 60)
+    assert result["forward_residual"] < 1e-4
+    assert result["converged"] == 1
+    assert 6 < result["forward_iterations"] < 60  # 6 are the run's own limit
+
+
 def put_a_file_for_checkpoints(run):
     claim(tiny(run))
     (run / "checkpoints").write_text("")
@@ -51,6 +60,7 @@ def put_a_file_for_checkpoints(run):
         (lambda out: None, [], "RUN"),
         (lambda out: None, [""], "an argument is empty"),
         (lambda out: put_a_file_for_checkpoints(out), ["{out}"], "checkpoints is a file"),
+        (lambda out: claim(tiny(out)), ["{out}", "--max-iter", "0"], "--max-iter must be positive, but is 0"),
         (lambda out: None, ["{out}", "--splt", "test"], "Unrecognized options: --splt"),
     ],
 )

@@ -13,6 +13,15 @@ import pytest
 
 from deq_jax.training import checkpoints
 from deq_jax.training.build import build_model
+from deq_jax.training.groups import (
+    AugmentationConfig,
+    EarlyConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    SolverConfig,
+)
 from deq_jax.training.run import run
 from deq_jax.training.step import create_state
 from tests.runs import TINY_FIELDS, environment, records, tiny, without_times
@@ -117,6 +126,48 @@ def test_max_steps_stops_with_a_checkpoint_and_an_evaluation_and_can_be_raised(f
     # Seconds go on where they stopped.
     assert records(tmp_path)[5]["seconds"] > stopped[-1]["seconds"]
     assert len(json.loads((tmp_path / "environment.json").read_text())["resumed"]) == 1
+
+
+def test_a_run_with_every_switch_on_is_continued_exactly(tmp_path, finished_run):
+    """Augmentation, averages, and phases of the run, one of which ends where the run was stopped."""
+
+    def everything(name, **changes):
+        return tiny(
+            tmp_path / name,
+            label_smoothing=0.1,
+            average_decay=0.9,
+            model=ModelConfig(
+                kind="deq",
+                channels=8,
+                inner_channels=8,
+                num_groups=2,
+                pool=None,
+                cell="pre-activation",
+                max_gain=1.0,
+                stem=(8,),
+                stem_factors=(2,),
+            ),
+            solver=SolverConfig(tol=1e-6, max_iter=6, m=3),
+            early=EarlyConfig(share=0.4, adjoint_kind="phantom", max_iter=2),
+            penalty=PenaltyConfig(weight=0.1, share=0.5, start=0.4),
+            optimizer=OptimizerConfig(method="adamw", schedule="onecycle", weight_decay=0.1, clip=1.0),
+            augmentation=AugmentationConfig(flip=True, shift=1),
+            evaluation=EvaluationConfig(flip=True, tol=1e-2, max_iter=20, radius_images=4),
+            **changes,
+        )
+
+    def seen(name):
+        return without_times(line for line in records(tmp_path / name) if line["step"] != 3 or line["kind"] == "train")
+
+    assert run(everything("whole")) == 0
+    assert run(everything("parts", max_steps=3)) == 0
+    assert run(everything("parts")) == 0
+    assert seen("whole") == seen("parts")
+    lines = seen("whole")
+    assert [line["forward_iterations"] <= 2 for line in lines[:-1]] == [True] * 3 + [False] * 4
+    assert [line["adjoint_iterations"] == 5 for line in lines[:-1]] == [True] * 3 + [False] * 4
+    assert ["jacobian_penalty" in line for line in lines] == [False, False, False, True, False, True, False, False]
+    assert {"spectral_radius", "spectral_radius_max"} <= lines[-1].keys()
 
 
 def test_a_run_killed_outright_goes_on_as_if_nothing_had_happened(tmp_path, finished_run):

@@ -13,8 +13,10 @@ from deq_jax.training.errors import UserError
 _OFFLINE = "To train without it: python train.py digits"
 
 
-def load(split: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int32[np.ndarray, " n"]]:
-    """Images and labels of the split "train" or "test", decoded once into memory.
+def load(
+    split: str, data_dir: Path | None
+) -> tuple[UInt8[np.ndarray, "n 32 32 3"], Int32[np.ndarray, " n"], str | None]:
+    """Images and labels of the split "train" or "test", decoded once into memory; and how the images were stored.
 
     A `data_dir` is only read. Without one TFDS's own default folder is used, and the data set downloaded to it where it
     is missing, for which TensorFlow is needed that once.
@@ -30,6 +32,7 @@ def load(split: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "n 32 32 
         records = source.__getitems__(range(len(source)))
         images = np.stack([_decode(record["image"]) for record in records])
         labels = np.array([record["label"] for record in records], np.int32)
+        encoding = _open(records[0]["image"]).format
     except Exception as error:  # a damaged file surfaces as any of a dozen types from three libraries
         raise UserError(
             f"the {split} split of CIFAR-10 in {builder.data_dir} cannot be read "
@@ -37,13 +40,17 @@ def load(split: str, data_dir: Path | None) -> tuple[UInt8[np.ndarray, "n 32 32 
         ) from error
     if images.shape[1:] != (32, 32, 3):
         raise UserError(f"{builder.data_dir} holds images of shape {images.shape[1:]}, not CIFAR-10's (32, 32, 3)")
-    return images, labels
+    return images, labels, encoding
 
 
 def _decode(encoded: bytes) -> UInt8[np.ndarray, "height width channels"]:
+    return np.asarray(_open(encoded).convert("RGB"))
+
+
+def _open(encoded: bytes) -> Any:
     from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    return Image.open(io.BytesIO(encoded))
 
 
 def _prepared(tfds: Any, data_dir: Path | None) -> Any:

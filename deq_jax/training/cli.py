@@ -60,7 +60,15 @@ def parse_function[T](
     defaults = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(function, prog=prog, description=description, args=arguments, **defaults)
+            return tyro.cli(
+                function,
+                prog=prog,
+                description=description,
+                args=arguments,
+                # A switch takes True or False, as every other field takes a value.
+                config=(tyro.conf.FlagConversionOff,),
+                **defaults,
+            )
     except SystemExit as end:
         if not end.code:
             raise

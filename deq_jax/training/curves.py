@@ -17,14 +17,14 @@ _WINDOW = 0.03
 
 
 def draw(run: Path) -> None:
-    """Draws loss, accuracy, evaluations and residuals over the steps of a run into `run`/curves.png."""
-    records = read(run / "metrics.jsonl")
+    """Draws loss, accuracy, evaluations, residuals and stability over the steps of a run into `run`/curves.png."""
+    records = [record | _unconverged(record) for record in read(run / "metrics.jsonl")]
     train = [record for record in records if record["kind"] == "train"]
     evals = [record for record in records if record["kind"] == "eval"]
 
-    figure = Figure(figsize=(11, 7.5), layout="constrained")
+    figure = Figure(figsize=(11, 11), layout="constrained")
     FigureCanvasAgg(figure)  # no window system: nothing but a file is wanted
-    (loss, accuracy), (iterations, residuals) = figure.subplots(2, 2, sharex=True)
+    (loss, accuracy), (iterations, residuals), (radius, unconverged) = figure.subplots(3, 2, sharex=True)
 
     _plot(loss, train, evals, "loss", FORWARD, "train", "test")
     _plot(accuracy, train, evals, "accuracy", FORWARD, "train", "test", scale=100.0)
@@ -33,20 +33,28 @@ def draw(run: Path) -> None:
     _plot(residuals, train, evals, "forward_residual", FORWARD, "forward", "forward, test")
     _plot(residuals, train, [], "adjoint_residual", ADJOINT, "adjoint", "")
 
+    _plot(radius, [], evals, "spectral_radius", FORWARD, "", "mean, test")
+    _plot(radius, [], evals, "spectral_radius_max", ADJOINT, "", "largest, test")
+    _plot(unconverged, train, evals, "forward_unconverged", FORWARD, "forward", "forward, test", scale=100.0)
+    _plot(unconverged, train, [], "adjoint_unconverged", ADJOINT, "adjoint", "", scale=100.0)
+
     loss.set_title("Cross-entropy")
     accuracy.set_title("Accuracy, %")
     iterations.set_title("Evaluations a solve")
     residuals.set_title("Relative residual")
-    iterations.set_ylim(bottom=0)
+    radius.set_title("Spectral radius of ∂f/∂z")
+    unconverged.set_title("Samples short of the tolerance, %")
+    for axes in (iterations, radius, unconverged):
+        axes.set_ylim(bottom=0)
     # A logarithmic axis without a positive value would warn.
     if any(record[name] for record in train for name in ("forward_residual", "adjoint_residual")):
         residuals.set_yscale("log")
-    for axes in (loss, accuracy, iterations, residuals):
+    for axes in figure.axes:
         axes.grid(alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
-    for axes in (iterations, residuals):
+    for axes in (radius, unconverged):
         axes.set_xlabel("step")
     figure.suptitle(_headline(run, evals), fontsize=11)
     temporary = run / ".curves.png"
@@ -74,8 +82,14 @@ def _plot(
         axes.plot(steps, scale * values, "o", color=color, markersize=4.5, markeredgecolor="white", label=eval_label)
 
 
+def _unconverged(record: Record) -> Record:
+    """The shares of samples whose solves did not reach their tolerance, of those solves that there were."""
+    shares = {name: record.get(f"{name}_converged") for name in ("forward", "adjoint")}
+    return {f"{name}_unconverged": 1 - share for name, share in shares.items() if share is not None}
+
+
 def _series(records: list[Record], name: str) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-    pairs = [(record["step"], record[name]) for record in records if record[name] is not None]
+    pairs = [(record["step"], record[name]) for record in records if record.get(name) is not None]
     array = np.array(pairs, float).reshape(-1, 2)
     return array[:, 0], array[:, 1]
 

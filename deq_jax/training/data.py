@@ -20,11 +20,13 @@ _DIGITS_TEST_SHARE = 0.2
 
 
 class Dataset(NamedTuple):
-    """One split: images of 0 to 255, the class of each, and how many classes there are."""
+    """One split: images of 0 to 255, the class of each, how many classes there are, and how the images were stored."""
 
     images: UInt8[np.ndarray, "n height width channels"]
     labels: Int32[np.ndarray, " n"]
     num_classes: int
+    encoding: str | None = None
+    """Such as JPEG, which loses a little, or PNG; None for plain arrays."""
 
 
 class Batch(NamedTuple):
@@ -41,7 +43,7 @@ def load(name: str, split: str, data_dir: Path | None = None) -> Dataset:
     Raises:
         UserError: on an unknown name or split, or when CIFAR-10 is not to be had (see `cifar10.load`).
     """
-    loaders = {"digits": lambda: _digits(split), "cifar10": lambda: Dataset(*cifar10.load(split, data_dir), 10)}
+    loaders = {"digits": lambda: _digits(split), "cifar10": lambda: _cifar10(split, data_dir)}
     if name not in loaders:
         raise UserError(f"unknown data set '{name}'; there are: {', '.join(loaders)}")
     if split not in ("train", "test"):
@@ -75,6 +77,11 @@ def eval_batches(dataset: Dataset, batch_size: int) -> Iterator[Batch]:
         mask = rows < n
         rows = np.where(mask, rows, start)
         yield Batch(dataset.images[rows], dataset.labels[rows], mask)
+
+
+def _cifar10(split: str, data_dir: Path | None) -> Dataset:
+    images, labels, encoding = cifar10.load(split, data_dir)
+    return Dataset(images, labels, 10, encoding)
 
 
 def _digits(split: str) -> Dataset:

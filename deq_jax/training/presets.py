@@ -1,9 +1,18 @@
 """The presets: runs that can be started by name."""
 
+import dataclasses
 from pathlib import Path
 
 from deq_jax.training.config import Config
-from deq_jax.training.groups import ModelConfig, SolverConfig
+from deq_jax.training.groups import (
+    AdjointConfig,
+    AugmentationConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    SolverConfig,
+)
 
 
 def digits() -> Config:
@@ -32,4 +41,76 @@ def cifar10_tutorial() -> Config:
     return Config(dataset="cifar10", out=Path("runs/cifar10-tutorial"))
 
 
-PRESETS = {"digits": digits, "cifar10-tutorial": cifar10_tutorial}
+def cifar10_fast() -> Config:
+    """CIFAR-10 on two CPU cores: two stem layers make the image 8×8 before the equilibrium; flips and shifts.
+
+    python train.py cifar10-fast
+    A draft: nothing of it has been trained to the end yet.
+    """
+    return Config(
+        dataset="cifar10",
+        out=Path("runs/cifar10-fast"),
+        epochs=15,
+        label_smoothing=0.1,
+        average_decay=0.998,
+        model=ModelConfig(
+            kind="deq",
+            channels=96,
+            inner_channels=64,
+            stem=(32, 64),
+            stem_factors=(2, 2),
+            downsampling="max",
+            cell="pre-activation",
+            max_gain=1.0,
+            pool=None,
+        ),
+        solver=SolverConfig(max_iter=12),
+        adjoint=AdjointConfig(max_iter=8),
+        penalty=PenaltyConfig(weight=0.5, share=0.25),
+        optimizer=OptimizerConfig(method="adamw", schedule="onecycle", learning_rate=4e-3, weight_decay=0.02, clip=1.0),
+        augmentation=AugmentationConfig(flip=True, shift=3),
+        evaluation=EvaluationConfig(flip=True, max_iter=40),
+    )
+
+
+def cifar10_fast_explicit() -> Config:
+    """The explicit counterpart of cifar10-fast: the same stem, head and recipe, ordinary layers for the equilibrium.
+
+    python train.py cifar10-fast-explicit
+    A draft: nothing of it has been trained to the end yet.
+    """
+    fast = cifar10_fast()
+    return dataclasses.replace(
+        fast,
+        out=Path("runs/cifar10-fast-explicit"),
+        model=dataclasses.replace(fast.model, kind="explicit", inner_channels=32, layers=2),
+        penalty=PenaltyConfig(),
+    )
+
+
+def cifar10() -> Config:
+    """CIFAR-10 on one GPU: one stem layer makes the image 16×16 before the equilibrium; 100 epochs.
+
+    python train.py cifar10
+    A draft: nothing of it has been trained to the end yet.
+    """
+    fast = cifar10_fast()
+    return dataclasses.replace(
+        fast,
+        out=Path("runs/cifar10"),
+        epochs=100,
+        model=dataclasses.replace(fast.model, stem=(64,), stem_factors=(2,)),
+        solver=SolverConfig(tol=1e-3, max_iter=25),
+        adjoint=AdjointConfig(),
+        average_decay=0.999,
+        evaluation=EvaluationConfig(flip=True, max_iter=50),
+    )
+
+
+PRESETS = {
+    "digits": digits,
+    "cifar10-tutorial": cifar10_tutorial,
+    "cifar10-fast": cifar10_fast,
+    "cifar10-fast-explicit": cifar10_fast_explicit,
+    "cifar10": cifar10,
+}

@@ -109,7 +109,16 @@ def _run(plan: _Plan, state: TrainState) -> int:
     print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
     environment.write(
         config.out / "environment.json",
-        environment.describe() | {"parameters": parameters, "compile_seconds": round(compile_seconds, 3)},
+        environment.describe()
+        | {
+            "parameters": parameters,
+            "compile_seconds": round(compile_seconds, 3),
+            "data": {
+                "training_images": len(plan.train.labels),
+                "test_images": len(plan.test.labels),
+                "encoding": plan.train.encoding,
+            },
+        },
     )
     signal = _train(plan, start, lambda: time.monotonic() - began)
     curves.draw(config.out)

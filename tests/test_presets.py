@@ -1,0 +1,26 @@
+import jax
+import pytest
+from flax import nnx
+
+from deq_jax.training.build import build_model
+from deq_jax.training.presets import PRESETS
+
+
+def parameters(name):
+    config = PRESETS[name]()
+    shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
+    model = nnx.eval_shape(lambda: build_model(config, shape, 10))
+    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+
+
+@pytest.mark.parametrize("name", ["cifar10-fast", "cifar10-fast-explicit", "cifar10"])
+def test_a_preset_stays_within_its_parameters(name):
+    assert 60_000 < parameters(name) <= 200_000
+
+
+def test_the_tutorial_is_the_chapters_size():
+    assert parameters("cifar10-tutorial") == 64_842
+
+
+def test_the_explicit_counterpart_has_as_many_parameters():
+    assert parameters("cifar10-fast-explicit") == pytest.approx(parameters("cifar10-fast"), rel=0.03)
