@@ -56,11 +56,3 @@ def test_what_is_drawn_is_in_the_metrics(tmp_path):
 
     assert ink(empty) == 0
     assert ink(drawn) > 500
-
-
-def test_the_smoothed_curve_is_a_running_mean_that_keeps_the_ends():
-    values = np.arange(200.0)
-    smoothed = curves._smoothed(values)
-    np.testing.assert_allclose(smoothed[50:150], values[50:150], rtol=1e-12)  # a line is its own running mean
-    assert smoothed[0] == values[:4].mean()  # three to either side: half of 3% of 200
-    assert smoothed[-1] == values[-4:].mean()

@@ -85,6 +85,6 @@ def test_every_pin_is_exact_and_names_no_address():
 
 
 def test_importing_the_package_imports_nothing_of_flax_or_of_training():
-    code = "import sys, deq_jax; print({'flax', 'optax', 'orbax', 'tyro', 'sklearn'} & set(sys.modules))"
+    code = "import sys, deq_jax; print({'flax', 'optax', 'orbax', 'tyro', 'sklearn', 'matplotlib'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == "set()"
