@@ -50,7 +50,7 @@ def residuals(
     Raises:
         ValueError: a solution has no trace.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, deq_jax
         >>> from matplotlib.figure import Figure
         >>> sol = deq_jax.anderson(lambda z: jnp.cos(z), jnp.zeros((1, 1)), trace=True)
@@ -161,7 +161,14 @@ def _over_steps(
 
 
 def smoothed(values: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """The centred running mean over 3% of the values, over fewer towards the ends; ``[n]`` to ``[n]``."""
+    """The centred running mean over 3% of the values, over fewer towards the ends.
+
+    Args:
+        values: one number a step, ``[n]``.
+
+    Returns:
+        The means, ``[n]``.
+    """
     half = int(len(values) * _WINDOW / 2)
     sums = np.concatenate([[0.0], np.cumsum(values)])
     n = np.arange(len(values))

@@ -71,7 +71,7 @@ def flatten_function(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[Matr
 
 
 def restore_samples(flat: Matrices, z: PyTree) -> PyTree:
-    """The inverse of :func:`flatten_samples`, given a ``z`` of the shape to restore."""
+    """The inverse of ``flatten_samples``, given a ``z`` of the shape to restore."""
     return jax.tree.map(lambda matrix, leaf: matrix.reshape(leaf.shape), flat, z)
 
 

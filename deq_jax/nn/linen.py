@@ -19,20 +19,20 @@ class DEQ(linen.Module):
 
     The cell's variables are the layer's, under the name ``cell``; those of a cell that is made in another module's
     compact method are that module's, as ever in Linen. Gradients reach them and ``x`` through
-    :func:`~deq_jax.fixed_point`.
+    [`deq_jax.fixed_point`][].
 
     Args:
         cell: any Flax Linen module ``cell(z, x) -> z``. It may read all of its variables in the solve and change none:
             a BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
             of ``x``, the cell says where to start by a method ``initial_state(x)``.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
-        adjoint: how the adjoint equation is met; None for the same solver. See :func:`~deq_jax.fixed_point`.
+        adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
     Raises:
         TypeError: ``cell`` is no Flax Linen module, or the cell returns another form than its state's.
         ValueError: when called: the cell changes a variable or draws random numbers inside the solve.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> from flax import linen
         >>> class Cell(linen.Module):
@@ -67,7 +67,7 @@ class DEQ(linen.Module):
         Args:
             x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
             z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
-            report: see :func:`~deq_jax.adjoint_report`.
+            report: see [`deq_jax.adjoint_report`][].
         """
         if z0 is None:
             z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
