@@ -35,8 +35,9 @@ def run(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
-def test_every_block_runs(page):
+def test_every_block_runs(page, tmp_path, monkeypatch):
     matplotlib.use("agg")
+    monkeypatch.chdir(tmp_path)
     assert run(page)
 
 
