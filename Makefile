@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
+# MkDocs's theme would print an advertisement for its successor.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 WORKERS ?= 2
 
 # One line, whatever is wrong: no such interpreter, or one that is too old.
@@ -12,11 +15,15 @@ FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] +
 CHECK_PYTHON = $(if $(and $(FOUND),$(if $(findstring old,$(FOUND)),,ok)),,\
   $(error deq_jax needs Python 3.12 or newer, but $(PYTHON) is $(if $(FOUND),$(firstword $(FOUND)),not there); name one with: make PYTHON=python3.12))
 
-.PHONY: help setup train test bench results clean
+.PHONY: help setup train test test-lowest docs notebooks package bench results clean
 
 help:
 	@echo 'make train   set up, then train on the digits that ship with scikit-learn'
-	@echo 'make test    set up, then run every check: format, lint, types, tests'
+	@echo 'make test    set up, then run every check: format, lint, types, site, tests, notebooks'
+	@echo 'make docs    set up, then serve the documentation at http://127.0.0.1:8000'
+	@echo 'make notebooks    run the notebooks, and store what they print and draw'
+	@echo 'make test-lowest  run the tests with the lowest versions that pyproject.toml names'
+	@echo 'make package      build what would be published into dist/, and check it'
 	@echo 'make bench   set up the peers too, then time a training step side by side; options in ARGS'
 	@echo 'make results write RESULTS.md from the finished runs below runs/'
 	@echo 'make setup   only set up $(VENV) from the pinned versions'
@@ -32,7 +39,27 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(MKDOCS) build --quiet --site-dir build/site
 	$(BIN)/pytest -n $(WORKERS)
+
+docs: $(STAMP)
+	$(MKDOCS) serve
+
+notebooks: $(STAMP)
+	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+
+package: $(STAMP)
+	rm -rf dist
+	PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+
+test-lowest: $(LOWEST)/.installed
+	$(LOWEST)/bin/pytest -n $(WORKERS)
+
+$(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
+	$(CHECK_PYTHON)$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
+	@touch $@
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training $(ARGS)
@@ -48,5 +75,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +

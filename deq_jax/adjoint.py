@@ -1,8 +1,8 @@
 """Ways of meeting the adjoint equation ``g = (∂f/∂z)ᵀ g + y``, whose solution gives every gradient.
 
-An :data:`Adjoint` is a function ``(transposed, y, fixed_point) -> Solution``. It gets the linear map
+An ``Adjoint`` is a function ``(transposed, y, fixed_point) -> Solution``. It gets the linear map
 ``transposed(g) = (∂f/∂z)ᵀ g`` at the equilibrium, the incoming cotangent ``y``, and the primitive
-:func:`~deq_jax.fixed_point` itself: an exact adjoint is a fixed point too, and solved by the primitive it can be
+[`deq_jax.fixed_point`][] itself: an exact adjoint is a fixed point too, and solved by the primitive it can be
 differentiated again.
 """
 
@@ -30,13 +30,13 @@ Transposed = Callable[[PyTree], PyTree]
 Adjoint = Callable[[Transposed, PyTree, Callable[..., Solution]], Solution]
 
 DENSE_LIMIT = 4096
-"""The largest state, in numbers a sample, of which :func:`direct` will form the dense Jacobian."""
+"""The largest state, in numbers a sample, of which ``direct`` will form the dense Jacobian."""
 
 
 class AdjointReport(NamedTuple):
     """What the adjoint solve did, per sample, carried out of the backward pass as a gradient (hence all float32).
 
-    Hand the zeros of :func:`adjoint_report` to :func:`~deq_jax.fixed_point`; the gradient with respect to them is the
+    Hand the zeros of ``adjoint_report`` to [`deq_jax.fixed_point`][]; the gradient with respect to them is the
     report. Give every solve a report of its own: gradients of a shared one add up.
     """
 
@@ -45,13 +45,19 @@ class AdjointReport(NamedTuple):
     iterations: Float[Array, " batch"]
     """Vector-Jacobian products spent."""
     status: Float[Array, " batch"]
-    """A :class:`~deq_jax.Status` per sample."""
+    """A [`deq_jax.Status`][] per sample."""
 
 
 def adjoint_report(batch: int) -> AdjointReport:
-    """Zeros to hand to :func:`~deq_jax.fixed_point` as ``report``; its gradient is the :class:`AdjointReport`.
+    """Zeros to hand to [`deq_jax.fixed_point`][] as ``report``; its gradient is the ``AdjointReport``.
 
-    Example:
+    Args:
+        batch: samples in the batch of the solve.
+
+    Returns:
+        An ``AdjointReport`` whose fields are zeros ``[batch]``, float32.
+
+    Examples:
         >>> import jax, jax.numpy as jnp, deq_jax
         >>> def loss(x, report):
         ...     sol = deq_jax.fixed_point(lambda z, x: 0.5 * jnp.tanh(z) + x, jnp.zeros((2, 3)), x, report=report)
@@ -91,6 +97,8 @@ def direct() -> Adjoint:
 
     Raises:
         ValueError: in the backward pass, where a sample has more than ``DENSE_LIMIT`` numbers.
+
+    Source: the chapter, "Implicit differentiation of equilibrium layers", the direct inversion.
     """
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
@@ -134,6 +142,9 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     Args:
         steps: vector-Jacobian products to spend, at least 1.
         damping: the share of each step that is taken, in (0, 1].
+
+    Raises:
+        ValueError: ``steps`` is not positive, or ``damping`` is out of its range.
 
     Source: Geng et al., "On training implicit models", 2021, section 3.
     """

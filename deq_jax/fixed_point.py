@@ -25,12 +25,14 @@ def fixed_point(
     adjoint: Adjoint | None = None,
     report: AdjointReport | None = None,
 ) -> Solution:
-    """Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
+    r"""Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
 
     The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent of
     the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
 
-        ``g = (∂f/∂z)ᵀ g + y``,  ``(∂z_star/∂θ)ᵀ y = (∂f/∂θ)ᵀ g``,
+    $$g = \left(\frac{\partial f}{\partial z}\right)^\top g + y, \qquad
+    \left(\frac{\partial z^\star}{\partial \theta}\right)^\top y
+    = \left(\frac{\partial f}{\partial \theta}\right)^\top g,$$
 
     so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
     solves, and can be differentiated again, in reverse mode. The gradient with respect to ``z0`` is zero, and so is the
@@ -43,20 +45,20 @@ def fixed_point(
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
-            :func:`~deq_jax.implicit`, :func:`~deq_jax.direct`, :func:`~deq_jax.jacobian_free`,
-            :func:`~deq_jax.phantom`.
-        report: the zeros of :func:`~deq_jax.adjoint_report`; the gradient with respect to them is an
-            :class:`~deq_jax.AdjointReport` of the backward solve.
+            [`deq_jax.implicit`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
+            [`deq_jax.phantom`][].
+        report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
+            [`deq_jax.AdjointReport`][] of the backward solve.
 
     Returns:
-        A :class:`~deq_jax.Solution`. Only its ``value`` carries gradients.
+        A [`deq_jax.Solution`][]. Only its ``value`` carries gradients.
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or
             ``solver`` returns something else than a Solution like ``z0``.
         ValueError: the leading axes of ``z0`` differ.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> def z_star(x):
         ...     return fixed_point(lambda z, x: 0.5 * z + x, jnp.zeros((1, 1)), x).value.sum()
@@ -114,6 +116,8 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or ``steps`` is not positive.
+
+    Source: the chapter, "Deep networks and fixed point equations", the weight-tied network with input injection.
     """
     batch_size(z0)
     steps = whole_number("steps", steps)

@@ -23,16 +23,16 @@ def fixed_point_jvp(
     solver: Solver = anderson,
     tangent_solver: Solver | None = None,
 ) -> Solution:
-    """Solve ``z = f(z, *args)`` as :func:`~deq_jax.fixed_point` does, differentiably in forward and reverse mode.
+    r"""Solve ``z = f(z, *args)`` as [`deq_jax.fixed_point`][] does, differentiably in forward and reverse mode.
 
     The tangent ``t`` of the solution, for tangents ``dθ`` of ``args`` and of whatever ``f`` closes over, solves a
     linear fixed point,
 
-        ``t = (∂f/∂z) t + (∂f/∂θ) dθ``,
+    $$t = \frac{\partial f}{\partial z}\,t + \frac{\partial f}{\partial \theta}\,d\theta,$$
 
     and is linear in ``dθ``, so that JAX transposes it for reverse mode. Why it is not the only primitive: it pushes
-    tangents through ``f``, so ``f`` may hold no ``jax.custom_vjp``, and :class:`deq_jax.nn.Conv` is one; and its
-    backward solve can neither be approximated nor report on itself. For training, use :func:`~deq_jax.fixed_point`.
+    tangents through ``f``, so ``f`` may hold no ``jax.custom_vjp``, and [`deq_jax.nn.Conv`][] is one; and its
+    backward solve can neither be approximated nor report on itself. For training, use [`deq_jax.fixed_point`][].
 
     Args:
         f: maps a state and ``args`` to a state of the same structure, shapes and dtypes. Samples must be independent,
@@ -43,14 +43,14 @@ def fixed_point_jvp(
         tangent_solver: the solver for tangents and cotangents; None for ``solver``.
 
     Returns:
-        A :class:`~deq_jax.Solution`. Only its ``value`` carries derivatives.
+        A [`deq_jax.Solution`][]. Only its ``value`` carries derivatives.
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
             ``solver`` returns something else than a Solution like ``z0``, or ``f`` has no forward mode.
         ValueError: the leading axes of ``z0`` differ.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> def z_star(x):
         ...     return fixed_point_jvp(lambda z, x: 0.5 * z + x, jnp.zeros((1, 1)), x).value

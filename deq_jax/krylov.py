@@ -29,7 +29,7 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
 
     It needs no contraction: where the spectral radius is 1 or more, or a few eigenvalues stand apart, it
     converges when fixed-point iterations do not. It works in whole cycles of ``restart + 1`` vector-Jacobian products,
-    two cycles at least, so that on a well-behaved cell :func:`~deq_jax.implicit` is cheaper. Needs lineax:
+    two cycles at least, so that on a well-behaved cell [`deq_jax.implicit`][] is cheaper. Needs lineax:
     ``pip install 'deq_jax[krylov]'``.
 
     Args:
@@ -38,7 +38,7 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
         max_iter: vector-Jacobian products at most, rounded up to whole cycles.
 
     Returns:
-        An adjoint for :func:`~deq_jax.fixed_point`. The iterations that it reports are whole cycles'; a cycle that
+        An adjoint for [`deq_jax.fixed_point`][]. The iterations that it reports are whole cycles'; a cycle that
         exhausts its space stops earlier, so they are an upper bound.
 
     Raises:

@@ -32,6 +32,6 @@ class Solution(NamedTuple):
     iterations: Int[Array, "*batch"]
     """Evaluations of ``f`` spent until the sample stopped, int32."""
     status: Int[Array, "*batch"]
-    """A :class:`Status` per sample, int8."""
+    """A ``Status`` per sample, int8."""
     trace: Float[Array, "*max_iter_batch"] | None = None
     """Residual of every evaluation, ``[max_iter, batch]``, NaN after a sample stopped; None if not asked for."""

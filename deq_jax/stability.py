@@ -1,6 +1,6 @@
 """How contractive a cell is at a state: its Jacobian's spectral radius, and a penalty that keeps it small.
 
-Both use vector-Jacobian products only, so they take every ``f`` that :func:`~deq_jax.fixed_point` can differentiate.
+Both use vector-Jacobian products only, so they take every ``f`` that [`deq_jax.fixed_point`][] can differentiate.
 """
 
 from collections.abc import Callable
@@ -36,10 +36,12 @@ def spectral_radius(
         TypeError: ``f(z)`` has another form than ``z``, or ``z`` is not floating-point.
         ValueError: the leading axes of ``z`` differ, or ``iterations`` is below 2.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> print(spectral_radius(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)).round(3))
         [0.5 0.5]
+
+    Source: Golub and Van Loan, "Matrix computations", 4th edition, section 7.3, power iterations.
     """
     iterations = whole_number("iterations", iterations, minimum=2)
     z = jax.tree.map(jnp.asarray, z)
@@ -80,7 +82,7 @@ def jacobian_penalty(
         TypeError: ``f(z)`` has another form than ``z``, or ``z`` is not floating-point.
         ValueError: the leading axes of ``z`` differ, or ``samples`` is not positive.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp
         >>> print(jacobian_penalty(lambda z: 0.5 * z, jnp.ones((2, 3)), jax.random.key(0)))
         [0.75 0.75]

@@ -71,7 +71,7 @@ def flatten_function(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[Matr
 
 
 def restore_samples(flat: Matrices, z: PyTree) -> PyTree:
-    """The inverse of :func:`flatten_samples`, given a ``z`` of the shape to restore."""
+    """The inverse of ``flatten_samples``, given a ``z`` of the shape to restore."""
     return jax.tree.map(lambda matrix, leaf: matrix.reshape(leaf.shape), flat, z)
 
 
@@ -95,7 +95,8 @@ def sample_norm(a: Matrices) -> Float[Array, " batch"]:
     def rescaled() -> Float[Array, " batch"]:
         sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
         size = functools.reduce(jnp.maximum, sizes)
-        unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1)
+        # Compilers divide by multiplying with the reciprocal, which must not be so small that it is flushed to zero.
+        unit = jnp.where((size > 0) & jnp.isfinite(size), jnp.clip(size, limits.tiny, 0.5 / limits.tiny), 1)
         in_units = jax.tree.map(lambda leaf: leaf.astype(dtype) / unit[:, None], a)
         # The others keep what they have to the bit, whatever their neighbours need.
         return jnp.where(is_exact, jnp.sqrt(square), unit * jnp.sqrt(sample_dot(in_units, in_units)))

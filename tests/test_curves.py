@@ -70,15 +70,3 @@ def test_stability_is_drawn_where_it_was_measured(tmp_path):
 
     assert ink() == 0
     assert ink(0.9, 1.1) > 20
-
-
-def test_samples_short_of_the_tolerance_are_the_rest():
-    assert curves._unconverged({"forward_converged": 0.75}) == {"forward_unconverged": 0.25}
-
-
-def test_the_smoothed_curve_is_a_running_mean_that_keeps_the_ends():
-    values = np.arange(200.0)
-    smoothed = curves._smoothed(values)
-    np.testing.assert_allclose(smoothed[50:150], values[50:150], rtol=1e-12)  # a line is its own running mean
-    assert smoothed[0] == values[:4].mean()  # three to either side: half of 3% of 200
-    assert smoothed[-1] == values[-4:].mean()

@@ -1,6 +1,5 @@
 """What a fresh clone relies on before anything of the package can run."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -76,15 +75,7 @@ def test_a_finished_set_up_is_not_repeated(clone):
     assert "Nothing to be done" in ended.stdout
 
 
-def test_every_pin_is_exact_and_names_no_address():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert len(pins) > 50
-    for pin in pins:
-        assert re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", pin)
-
-
 def test_importing_the_package_imports_nothing_of_flax_or_of_training():
-    code = "import sys, deq_jax; print({'flax', 'optax', 'orbax', 'tyro', 'sklearn'} & set(sys.modules))"
+    code = "import sys, deq_jax; print({'flax', 'optax', 'orbax', 'tyro', 'sklearn', 'matplotlib'} & set(sys.modules))"
     printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == "set()"

@@ -71,3 +71,9 @@ def test_batch_size_refuses_what_is_no_state():
 def test_another_form_is_named(fz, message):
     with pytest.raises(TypeError, match=message):
         trees.check_same_form(fz, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-30, 1e30, 1e38, 2e38])
+def test_a_norm_is_right_up_to_the_ends_of_the_dtype_s_range(size):
+    norm = jax.jit(trees.sample_norm)(jnp.array([[0.6 * size, 0.8 * size]], jnp.float32))
+    np.testing.assert_allclose(norm, np.float32(size), rtol=1e-5)

@@ -1,5 +1,9 @@
-"""The Flax NNX side: cells, the layer that solves for their equilibrium, and image classifiers around it."""
+"""The Flax side: cells in NNX, the layer that solves for their equilibrium, and image classifiers around it.
 
+``nn.DEQ`` wraps an NNX cell, ``nn.linen.DEQ`` a Linen one.
+"""
+
+from deq_jax.nn import linen
 from deq_jax.nn.cells import FeedForwardCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ, prepared
@@ -25,6 +29,7 @@ __all__ = [
     "Stage",
     "Stem",
     "average_pool",
+    "linen",
     "max_pool",
     "prepared",
 ]

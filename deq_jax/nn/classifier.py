@@ -27,7 +27,7 @@ class DEQClassifier(nnx.Module):
         num_groups: groups of each group normalisation.
         kernel_size: side of the square kernels, odd.
         pool: side of the average pooling's window; must divide height and width.
-        solver: finds the equilibrium; see :class:`~deq_jax.nn.DEQ`.
+        solver: finds the equilibrium; see [`deq_jax.nn.DEQ`][].
         adjoint: how the adjoint equation is met; None for the same solver.
         rngs: where the initial values are drawn from.
 
@@ -68,7 +68,7 @@ class DEQClassifier(nnx.Module):
     ) -> tuple[Float[Array, "batch num_classes"], Solution]:
         """Logits of ``images``, floating-point ``[batch, height, width, channels]``, and the equilibrium they rest on.
 
-        ``report``: see :func:`~deq_jax.adjoint_report`.
+        ``report``: see [`deq_jax.adjoint_report`][].
         """
         solution = self.solve(self.inject(images), report=report)
         return self.classify(solution.value), solution

@@ -17,7 +17,7 @@ from deq_jax.solvers import anderson
 class DEQ(nnx.Module):
     """The layer ``x ↦ z_star`` with ``z_star = cell(z_star, x)``; ``layer(x)`` is a Solution, its ``value`` ``z_star``.
 
-    Gradients reach the cell's parameters and ``x`` through :func:`~deq_jax.fixed_point`.
+    Gradients reach the cell's parameters and ``x`` through [`deq_jax.fixed_point`][].
 
     Args:
         cell: any Flax NNX module ``cell(z, x) -> z``. It may read all of its state in the solve and change none: a
@@ -25,7 +25,7 @@ class DEQ(nnx.Module):
             of ``x``, the cell says where to start by a method ``initial_state(x)``. A method ``prepared()`` may return
             the module to solve with: what depends on parameters alone is then computed once, outside the solve.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
-        adjoint: how the adjoint equation is met; None for the same solver. See :func:`~deq_jax.fixed_point`.
+        adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
     Raises:
         TypeError: ``cell`` is no Flax NNX module, or the cell returns another form than its state's.
@@ -52,7 +52,7 @@ class DEQ(nnx.Module):
         Args:
             x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
             z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
-            report: see :func:`~deq_jax.adjoint_report`.
+            report: see [`deq_jax.adjoint_report`][].
         """
         if z0 is None:
             z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)

@@ -59,6 +59,8 @@ class Conv(nnx.Module):
 
     Raises:
         ValueError: ``kernel_size`` is even, so that no padding keeps the size on both sides alike.
+
+    Source: the chapter, "Designing the layer f"; defaults as in PyTorch.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class GroupNorm(nnx.Module):
 
     Raises:
         ValueError: ``channels`` is not a multiple of ``num_groups``.
+
+    Source: Wu and He, "Group normalization", 2018.
     """
 
     def __init__(self, channels: int, num_groups: int, *, epsilon: float = 1e-5, param_dtype: DTypeLike = jnp.float32):

@@ -1,6 +1,6 @@
 """Solvers of ``z = f(z)``: each is an update rule in one shared loop.
 
-A solver of your own is a :class:`Rule`, a pair of functions, and everything else is the loop's: evaluating ``f``,
+A solver of your own is a ``Rule``, a pair of functions, and everything else is the loop's: evaluating ``f``,
 measuring residuals, stopping and freezing samples one by one, keeping the best iterate, counting. ``init(z0)`` makes
 what the rule remembers; ``update(z, fz, state, k)``, called after evaluation ``k`` found ``fz = f(z)``, proposes the
 next iterate. States come flattened: pytrees whose leaves are matrices ``[batch, n]``. Here is Aitken's method, which
@@ -29,7 +29,7 @@ takes each number's last two steps for a geometric series and jumps to its limit
 >>> print(f"{sol.value[0, 0]:.5f}", sol.iterations, sol.status)
 0.73909 [7] [0]
 
-It is a solver like the others, for :func:`~deq_jax.fixed_point` too:
+It is a solver like the others, for [`deq_jax.fixed_point`][] too:
 
 >>> import deq_jax
 >>> solver = functools.partial(aitken, tol=1e-6, max_iter=30)

@@ -46,16 +46,19 @@ def anderson(
     max_iter: int = 50,
     trace: bool = False,
 ) -> Solution:
-    """Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
+    r"""Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
 
     With ``gᵢ = f(zᵢ) − zᵢ``, the next iterate is the mixture ``Σ αᵢ (zᵢ + beta · gᵢ)`` of the last ``m`` iterates whose
     coefficients minimise ``‖Σ αᵢ gᵢ‖₂`` subject to ``Σ αᵢ = 1``. The problem is solved without its constraint, in the
     differences of successive iterates,
 
-        ``γ = argmin ‖g − ΔG γ‖₂² + lam · Σ ‖Δgᵢ‖₂² γᵢ²``,  ``z ← z + beta · g − (ΔZ + beta · ΔG) γ``,
+    $$\gamma = \operatorname*{argmin}_\gamma
+    \|g - \Delta G\,\gamma\|_2^2 + \lambda \sum_i \|\Delta g_i\|_2^2\,\gamma_i^2,$$
 
-    where ``lam`` is relative to each column, so that the answer does not depend on the scale of ``f``; where
-    differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
+    $$z \leftarrow z + \beta\,g - (\Delta Z + \beta\,\Delta G)\,\gamma,$$
+
+    where ``λ``, here ``lam``, is relative to each column, so that the answer does not depend on the scale of ``f``;
+    where differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
 
     Two safeguards, per sample. Where a full history promises to remove less than 30% of the residual, one or two plain
     steps come first, to widen what the history spans. Where the residual has made no progress for a while, ``lam``
@@ -73,13 +76,13 @@ def anderson(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A :class:`~deq_jax.Solution`.
+        A [`deq_jax.Solution`][].
 
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or a setting is out of its range.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> sol = anderson(lambda z: jnp.cos(z), jnp.zeros((1, 1)), tol=1e-6)
         >>> print(f"{sol.value[0, 0]:.5f}", sol.status)

@@ -32,12 +32,12 @@ def broyden(
     max_iter: int = 50,
     trace: bool = False,
 ) -> Solution:
-    """Solve ``z = f(z)`` by Broyden's (good) method with limited memory, each sample on its own.
+    r"""Solve ``z = f(z)`` by Broyden's (good) method with limited memory, each sample on its own.
 
     With ``g(z) = f(z) − z`` and ``B`` an estimate of its inverse Jacobian, ``z ← z − B g(z)``. It starts from
     ``B = −I``, forward iteration, and after each step ``Δz``, which changed ``g`` by ``Δg``, is updated by rank one,
 
-        ``B ← B + (Δz − B Δg) (Δzᵀ B) / (Δzᵀ B Δg)``,
+    $$B \leftarrow B + \frac{(\Delta z - B\,\Delta g)\,(\Delta z^\top B)}{\Delta z^\top B\,\Delta g},$$
 
     the smallest that makes ``B Δg = Δz``. After ``m`` updates it starts afresh from ``−I``. An update whose denominator
     vanishes is left out.
@@ -51,13 +51,13 @@ def broyden(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A :class:`~deq_jax.Solution`.
+        A [`deq_jax.Solution`][].
 
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or a setting is out of its range.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> sol = broyden(lambda z: jnp.cos(z), jnp.zeros((1, 1)), tol=1e-6)
         >>> print(f"{sol.value[0, 0]:.5f}", sol.status)

@@ -34,13 +34,13 @@ def forward_iteration(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A :class:`~deq_jax.Solution`.
+        A [`deq_jax.Solution`][].
 
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or a setting is not positive.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> sol = forward_iteration(lambda z: 0.5 * z + 1, jnp.zeros((1, 3)), tol=1e-6)
         >>> print(sol.value.round(4), sol.iterations)

@@ -1,7 +1,7 @@
 """The one loop that every solver shares.
 
 It evaluates ``f``, measures residuals, freezes finished samples, keeps the best iterate, and counts. It does not know
-how the next iterate is found: that is a :class:`Rule`, as an optimiser in optax is an ``(init, update)`` pair in one
+how the next iterate is found: that is a ``Rule``, as an optimiser in optax is an ``(init, update)`` pair in one
 training step.
 """
 

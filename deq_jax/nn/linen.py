@@ -1,0 +1,94 @@
+"""DEQ for Flax Linen: a Linen cell becomes a Linen layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import errors, linen
+from jaxtyping import PyTree
+
+from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.fixed_point import fixed_point
+from deq_jax.solution import Solution
+from deq_jax.solvers import anderson
+
+
+class DEQ(linen.Module):
+    """The layer ``x ↦ z_star`` with ``z_star = cell(z_star, x)``; ``layer(x)`` is a Solution, its ``value`` ``z_star``.
+
+    The cell's variables are the layer's, under the name ``cell``; those of a cell that is made in another module's
+    compact method are that module's, as ever in Linen. Gradients reach them and ``x`` through
+    [`deq_jax.fixed_point`][].
+
+    Args:
+        cell: any Flax Linen module ``cell(z, x) -> z``. It may read all of its variables in the solve and change none:
+            a BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
+            of ``x``, the cell says where to start by a method ``initial_state(x)``.
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
+        adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
+
+    Raises:
+        TypeError: ``cell`` is no Flax Linen module, or the cell returns another form than its state's.
+        ValueError: when called: the cell changes a variable or draws random numbers inside the solve.
+
+    Examples:
+        >>> import jax, jax.numpy as jnp
+        >>> from flax import linen
+        >>> class Cell(linen.Module):
+        ...     @linen.compact
+        ...     def __call__(self, z, x):
+        ...         return jnp.tanh(linen.Dense(3, kernel_init=linen.initializers.normal(0.1))(z) + x)
+        >>> layer, x = DEQ(Cell()), jnp.ones((2, 3))
+        >>> variables = layer.init(jax.random.key(0), x)
+        >>> print(list(variables["params"]["cell"]), layer.apply(variables, x).status)
+        ['Dense_0'] [0 0]
+
+    Source: the chapter, "Implementing the backward pass".
+    """
+
+    cell: Callable[[PyTree, PyTree], PyTree]
+    solver: Solver = anderson
+    adjoint: Adjoint | None = None
+
+    def __post_init__(self) -> None:
+        """Raise a TypeError unless the cell is a Linen module."""
+        if not isinstance(self.cell, linen.Module):
+            raise TypeError(
+                f"nn.linen.DEQ wraps a Flax Linen module, got {type(self.cell).__name__}. "
+                "For a Flax NNX module use nn.DEQ(cell), for a plain function deq_jax.fixed_point(f, z0, x)."
+            )
+        super().__post_init__()
+
+    @linen.compact
+    def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
+        """Solve for the equilibrium of the batch ``x``.
+
+        Args:
+            x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
+            z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
+            report: see [`deq_jax.adjoint_report`][].
+        """
+        if z0 is None:
+            z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
+        if self.is_initializing():
+            self.cell(z0, x)  # makes the variables, which the solve then only reads
+        cell, variables = self.cell.unbind()  # type: ignore[attr-defined]
+
+        def f(z: PyTree, x: PyTree, variables: Any) -> PyTree:
+            try:
+                return cell.apply(variables, z, x)
+            except errors.ModifyScopeVariableError as error:
+                raise ValueError(
+                    "the cell changes its own variables inside the solve, which leaves no fixed point to find. Use "
+                    "GroupNorm instead of BatchNorm, move it out of the cell, or freeze it with "
+                    f"use_running_average=True. Flax says: {error}"
+                ) from error
+            except errors.InvalidRngError as error:
+                raise ValueError(
+                    "the cell draws random numbers inside the solve, anew in every evaluation, which leaves no fixed "
+                    "point to find. Draw dropout masks once, before the solve, and hand them in with x, or set "
+                    f"deterministic=True. Flax says: {error}"
+                ) from error
+
+        return fixed_point(f, z0, x, variables, solver=self.solver, adjoint=self.adjoint, report=report)

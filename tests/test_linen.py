@@ -1,0 +1,171 @@
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+import deq_jax
+from deq_jax import nn
+
+TIGHT = functools.partial(deq_jax.anderson, tol=1e-6, max_iter=100)
+SMALL = linen.initializers.normal(0.3)
+
+
+class Cell(linen.Module):
+    """``tanh(W z + U x + b)``, and whatever a part of its own adds to that."""
+
+    features: int = 4
+    part: Any = None
+    param_dtype: Any = jnp.float32
+
+    @linen.compact
+    def __call__(self, z, x):
+        dense = functools.partial(linen.Dense, self.features, kernel_init=SMALL, param_dtype=self.param_dtype)
+        z = jnp.tanh(dense(use_bias=False, name="W")(z) + dense(name="U")(x))
+        return z if self.part is None else self.part(z)
+
+    def initial_state(self, x):
+        return jnp.zeros((x.shape[0], self.features), x.dtype)
+
+
+class Model(linen.Module):
+    """A layer in a model, with layers around it."""
+
+    @linen.compact
+    def __call__(self, x):
+        solution = nn.linen.DEQ(Cell(5), solver=TIGHT)(linen.Dense(5)(x))
+        return linen.Dense(2)(solution.value)
+
+
+@pytest.fixture
+def x():
+    return jax.random.normal(jax.random.key(0), (4, 3))
+
+
+def test_the_layer_s_output_is_the_cell_s_equilibrium(x):
+    layer = nn.linen.DEQ(Cell(), solver=TIGHT)
+    variables = layer.init(jax.random.key(1), x)
+    sol = layer.apply(variables, x)
+    assert sol.value.shape == (4, 4)
+    assert (sol.status == deq_jax.Status.CONVERGED).all()
+    again = Cell().apply({"params": variables["params"]["cell"]}, sol.value, x)
+    np.testing.assert_allclose(again, sol.value, atol=1e-5)
+
+
+def test_its_parameters_are_the_cell_s(x):
+    key = jax.random.key(1)
+    own = jax.eval_shape(Cell().init, key, jnp.zeros((4, 4)), x)["params"]
+    lifted = jax.eval_shape(nn.linen.DEQ(Cell()).init, key, x)["params"]
+    assert {"cell": own} == lifted
+
+
+def test_gradients_agree_with_a_dense_solve(x64):
+    """The implicit function theorem with matrices, sample by sample, against the layer inside jit."""
+    x = jax.random.normal(jax.random.key(0), (3, 2), jnp.float64)
+    cell = Cell(4, param_dtype=jnp.float64)
+    layer = nn.linen.DEQ(cell, solver=functools.partial(TIGHT, tol=1e-13))
+    variables = layer.init(jax.random.key(1), x)
+    loss = jax.jit(lambda variables, x: jnp.sum(layer.apply(variables, x).value ** 2))
+    ours = jax.grad(loss, argnums=(0, 1))(variables, x)
+
+    z_star = layer.apply(variables, x).value
+    theta = ({"params": variables["params"]["cell"]}, x)
+
+    def f(z, theta, n):
+        return cell.apply(theta[0], z[None], theta[1][n][None])[0]
+
+    def gradient(n):
+        jacobian = jax.jacobian(f)(z_star[n], theta, n)
+        g = jnp.linalg.solve((jnp.eye(4) - jacobian).T, 2 * z_star[n])
+        return jax.vjp(lambda theta: f(z_star[n], theta, n), theta)[1](g)[0]
+
+    cell_bar, x_bar = jax.tree.map(lambda *leaves: sum(leaves), *(gradient(n) for n in range(3)))
+    expected = ({"params": {"cell": cell_bar["params"]}}, x_bar)
+    # Both solves stop at 1e-13.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, expected)
+
+
+def test_it_is_a_layer_among_others(x):
+    model = Model()
+    variables = model.init(jax.random.key(1), x)
+    gradient = jax.grad(lambda v: jnp.sum(model.apply(v, x) ** 2))(variables)
+    assert set(gradient["params"]) == {"Cell_0", "Dense_0", "Dense_1"}
+    assert all(jnp.linalg.norm(leaf) > 0 for leaf in jax.tree.leaves(gradient))
+
+
+def test_it_works_inside_linen_s_own_transformations(x):
+    plain, again = nn.linen.DEQ(Cell(), solver=TIGHT), linen.remat(nn.linen.DEQ)(Cell(), solver=TIGHT)
+    variables = plain.init(jax.random.key(1), x)
+    losses = [lambda v, layer=layer: jnp.sum(layer.apply(v, x).value) for layer in (plain, again)]
+    ours, expected = (jax.grad(loss)(variables) for loss in losses)
+    # The same solve, recomputed.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), ours, expected)
+
+
+def test_a_given_start_is_used(x):
+    layer = nn.linen.DEQ(Cell(), solver=TIGHT)
+    variables = layer.init(jax.random.key(1), x)
+    cold = layer.apply(variables, x)
+    warm = layer.apply(variables, x, z0=cold.value)
+    assert (warm.iterations < cold.iterations).all()
+
+
+def test_without_an_initial_state_the_solve_starts_from_zeros_like_x():
+    class Residual(linen.Module):
+        @linen.compact
+        def __call__(self, z, x):
+            return jnp.tanh(linen.Dense(3, kernel_init=SMALL)(z)) + x
+
+    layer = nn.linen.DEQ(Residual(), solver=TIGHT)
+    sol = layer.apply(layer.init(jax.random.key(0), jnp.ones((2, 3))), jnp.ones((2, 3)))
+    assert sol.value.shape == (2, 3)
+
+
+def test_the_report_reaches_through_the_layer(x):
+    layer = nn.linen.DEQ(Cell(), solver=TIGHT)
+    variables = layer.init(jax.random.key(1), x)
+
+    def loss(report):
+        return jnp.sum(layer.apply(variables, x, report=report).value)
+
+    report = jax.grad(loss)(deq_jax.adjoint_report(4))
+    assert (report.iterations > 0).all()
+
+
+def test_a_batch_norm_in_training_is_refused(x):
+    layer = nn.linen.DEQ(Cell(part=linen.BatchNorm(use_running_average=False)))
+    with pytest.raises(ValueError, match=r"changes its own variables inside the solve.*GroupNorm.*Flax says"):
+        layer.apply(layer.init(jax.random.key(0), x), x)
+
+
+def test_a_fresh_dropout_mask_is_refused(x):
+    layer = nn.linen.DEQ(Cell(part=linen.Dropout(0.5, deterministic=False)))
+    with pytest.raises(ValueError, match=r"draws random numbers inside the solve.*Flax says"):
+        layer.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, x)
+
+
+@pytest.mark.parametrize(
+    "part", [linen.BatchNorm(use_running_average=True), linen.Dropout(0.5, deterministic=True)], ids=["norm", "dropout"]
+)
+def test_a_frozen_one_may_be_read(x, part):
+    layer = nn.linen.DEQ(Cell(part=part), solver=TIGHT)
+    variables = layer.init(jax.random.key(0), x)
+    assert (layer.apply(variables, x).status == deq_jax.Status.CONVERGED).all()
+
+
+@pytest.mark.parametrize("cell", [lambda z, x: z, nnx.Linear(2, 2, rngs=nnx.Rngs(0))], ids=["function", "nnx"])
+def test_only_linen_modules_are_wrapped(cell):
+    with pytest.raises(TypeError, match=r"wraps a Flax Linen module.*nn\.DEQ\(cell\).*deq_jax\.fixed_point"):
+        nn.linen.DEQ(cell)
+
+
+def test_a_cell_of_another_form_is_refused():
+    class Doubling(linen.Module):
+        def __call__(self, z, x):
+            return jnp.concatenate([z, x], axis=1)
+
+    with pytest.raises(TypeError, match=r"z0 is float32\[2, 3\], f\(z0\) is float32\[2, 6\]"):
+        nn.linen.DEQ(Doubling()).init(jax.random.key(0), jnp.ones((2, 3)))

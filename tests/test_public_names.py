@@ -1,0 +1,114 @@
+"""Every public name says what it takes and gives, what it raises, and where it comes from."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+import deq_jax
+from deq_jax import nn, plots
+
+REFERENCE = Path(__file__).parents[1] / "docs/reference"
+PUBLIC = {
+    **{f"deq_jax.{name}": getattr(deq_jax, name) for name in deq_jax.__all__},
+    **{f"deq_jax.nn.{name}": getattr(nn, name) for name in nn.__all__ if name != "linen"},
+    "deq_jax.nn.linen.DEQ": nn.linen.DEQ,
+    **{f"deq_jax.plots.{name}": getattr(plots, name) for name in ("curves", "iterations", "residuals", "smoothed")},
+}
+SHAPE = re.compile(r"\[(batch|max_iter|n)\b")
+# What a name has no need to say, and why.
+NO_SHAPES = {
+    "deq_jax.Status": "an enumeration",
+    "deq_jax.implicit": "takes a function and gives one",
+    "deq_jax.krylov": "takes numbers and gives a function",
+    "deq_jax.direct": "takes nothing and gives a function",
+    "deq_jax.jacobian_free": "takes nothing and gives a function",
+    "deq_jax.phantom": "takes numbers and gives a function",
+    "deq_jax.AdjointReport": "its fields' types say so",
+    "deq_jax.plots.residuals": "takes a Solution, which says its own",
+    "deq_jax.plots.iterations": "takes a Solution, which says its own",
+    "deq_jax.plots.curves": "takes dictionaries of numbers",
+}
+RAISES_NOTHING = {
+    "deq_jax.Status": "an enumeration",
+    "deq_jax.Solution": "a tuple",
+    "deq_jax.AdjointReport": "a tuple",
+    "deq_jax.Rule": "a tuple",
+    "deq_jax.implicit": "the solver's settings are checked by the solver",
+    "deq_jax.jacobian_free": "takes nothing",
+    "deq_jax.adjoint_report": "any number of samples has its zeros",
+    "deq_jax.nn.FeedForwardCell": "any sizes fit",
+    "deq_jax.nn.BatchNorm": "any sizes fit",
+    "deq_jax.plots.iterations": "any solution can be drawn",
+    "deq_jax.plots.curves": "any run can be drawn",
+    "deq_jax.plots.smoothed": "any values have a mean",
+}
+OURS = {
+    "deq_jax.Status": "how this library's loop ends",
+    "deq_jax.Solution": "what this library's solvers return",
+    "deq_jax.AdjointReport": "what this library's backward solve tells",
+    "deq_jax.adjoint_report": "how it tells it",
+    "deq_jax.Rule": "this library's solvers",
+    "deq_jax.solve": "this library's loop",
+    **{f"deq_jax.plots.{name}": "a picture" for name in ("curves", "iterations", "residuals", "smoothed")},
+}
+
+
+def documentation(name):
+    """The docstrings of a name, of its public methods, and of its fields."""
+    thing = PUBLIC[name]
+    if inspect.isclass(thing):
+        return inspect.getsource(thing)
+    return inspect.getdoc(thing)
+
+
+def parameters(thing):
+    """What a caller may pass; Linen adds two of its own, and a tuple's fields are explained one by one."""
+    if hasattr(thing, "_fields"):
+        return []
+    called = thing.__init__ if inspect.isclass(thing) and issubclass(thing, nnx.Module) else thing
+    return [name for name in inspect.signature(called).parameters if name not in {"self", "parent", "name"}]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_it_is_described(name):
+    doc = inspect.getdoc(PUBLIC[name])
+    assert doc
+    assert doc.splitlines()[0].endswith((".", "``.", ":")), "the first line is a sentence"
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name != "deq_jax.Status"])
+def test_every_parameter_is_explained(name):
+    doc = inspect.getdoc(PUBLIC[name])
+    for parameter in parameters(PUBLIC[name]):
+        assert re.search(rf"^ +\*?{parameter}: ", doc, re.MULTILINE), parameter
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in NO_SHAPES])
+def test_shapes_are_stated(name):
+    assert SHAPE.search(documentation(name))
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in RAISES_NOTHING])
+def test_errors_are_stated(name):
+    assert "Raises:" in documentation(name)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if name not in OURS])
+def test_the_source_is_stated(name):
+    assert "Source:" in documentation(name)
+
+
+def test_the_lists_of_exceptions_are_up_to_date():
+    for names in (NO_SHAPES, RAISES_NOTHING, OURS):
+        assert names.keys() <= PUBLIC.keys()
+    assert not [name for name in RAISES_NOTHING if "Raises:" in documentation(name)]
+    assert not [name for name in OURS if "Source:" in documentation(name)]
+
+
+def test_every_public_name_is_in_the_reference():
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in REFERENCE.glob("*.md"))
+    for name in PUBLIC:
+        assert re.search(rf"^::: {re.escape(name)}$|^\[\]\(\){{#{re.escape(name)}}}$", pages, re.MULTILINE), name
