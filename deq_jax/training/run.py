@@ -8,58 +8,18 @@ import jax
 from tqdm import tqdm
 
 from deq_jax.training import checkpoints, curves, environment, metrics
-from deq_jax.training.build import build_model, build_recipe, for_evaluation
-from deq_jax.training.compilation import compiled, use_persistent_cache
+from deq_jax.training.compilation import use_persistent_cache
 from deq_jax.training.config import Config
-from deq_jax.training.data import Dataset, eval_batches, load, train_batch
-from deq_jax.training.errors import NonFiniteLossError, UserError
-from deq_jax.training.evaluation import evaluate
+from deq_jax.training.data import train_batch
+from deq_jax.training.errors import NonFiniteLossError
 from deq_jax.training.folder import claim, require_usable
 from deq_jax.training.lock import held
 from deq_jax.training.logbook import Logbook
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.phases import Phase, phase_of, phases_of
-from deq_jax.training.radius import RadiusStep, make_radius_step
+from deq_jax.training.plan import Plan, compile_programs, evaluate_test_split, prepare
 from deq_jax.training.signals import stop_requests
-from deq_jax.training.step import EvalStep, Images, TrainState, TrainStep, create_state, make_eval_step, make_train_step
+from deq_jax.training.step import TrainState
 
 _SECONDS_BETWEEN_CURVES = 60.0
-
-
-class _Plan(NamedTuple):
-    """What a run reads and does, settled before its first step."""
-
-    config: Config
-    train: Dataset
-    test: Dataset
-    train_steps: dict[Phase, TrainStep]
-    """One program a phase of the run; empty until compiled."""
-    eval_step: EvalStep
-    radius_step: RadiusStep | None
-    steps_per_epoch: int
-    last_step: int
-
-    @property
-    def all_steps(self) -> int:
-        """Steps of all epochs, which schedules span; the last step may come before."""
-        return self.config.epochs * self.steps_per_epoch
-
-    def train_step_of(self, step: int) -> TrainStep:
-        """The program of the `step`-th update, counted from 1."""
-        return self.train_steps[phase_of(self.config, step - 1, self.all_steps)]
-
-    def epoch_of(self, step: int) -> int:
-        """The epoch, from 1, that the `step`-th update belongs to."""
-        return (step - 1) // self.steps_per_epoch + 1
-
-    def ends_at(self, step: int) -> bool:
-        """Whether an epoch or the run does."""
-        return step > 0 and (step % self.steps_per_epoch == 0 or step >= self.last_step)
-
-    def evaluates_at(self, step: int) -> bool:
-        """Whether the test split is evaluated after the `step`-th update."""
-        every = self.config.evaluation.every * self.steps_per_epoch
-        return step > 0 and (step % every == 0 or step >= self.last_step)
 
 
 class _Start(NamedTuple):
@@ -82,13 +42,13 @@ def run(config: Config) -> int:
     """
     use_persistent_cache()
     require_usable(config)
-    plan, state = _prepare(config)
+    plan, state = prepare(config)
     with held(config.out):
         require_usable(config)  # again: another process may have begun, and ended, in the meantime
         return _run(plan, state)
 
 
-def _run(plan: _Plan, state: TrainState) -> int:
+def _run(plan: Plan, state: TrainState) -> int:
     config = plan.config
     start = _find_start(config, state)
     if start.step >= plan.last_step and start.is_evaluated:
@@ -104,7 +64,7 @@ def _run(plan: _Plan, state: TrainState) -> int:
         flush=True,
     )
     began = time.monotonic() - start.seconds
-    plan = _compile(plan, start.state, start.step)
+    plan = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
     print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
     environment.write(
@@ -129,29 +89,6 @@ def _run(plan: _Plan, state: TrainState) -> int:
     return 0
 
 
-def _prepare(config: Config) -> tuple[_Plan, TrainState]:
-    train, test = (load(config.dataset, split, config.data_dir) for split in ("train", "test"))
-    steps_per_epoch = len(train.labels) // config.batch_size
-    if not steps_per_epoch:
-        raise UserError(f"--batch-size {config.batch_size} exceeds the {len(train.labels):,} training images.")
-    all_steps = config.epochs * steps_per_epoch
-    last_step = all_steps if config.max_steps is None else min(all_steps, config.max_steps)
-    height, width, channels = train.images.shape[1:]
-    model = build_model(for_evaluation(config), (height, width, channels), train.num_classes)
-    plan = _Plan(
-        config,
-        train,
-        test,
-        train_steps={},
-        eval_step=make_eval_step(model, flip=config.evaluation.flip),
-        radius_step=None if model.cell is None or not config.evaluation.radius_images else make_radius_step(model),
-        steps_per_epoch=steps_per_epoch,
-        last_step=last_step,
-    )
-    optimizer = build_optimizer(config.optimizer, all_steps)
-    return plan, create_state(model, optimizer, keeps_average=config.average_decay is not None)
-
-
 def _find_start(config: Config, state: TrainState) -> _Start:
     """The latest readable checkpoint, or else `state`. Writes nothing: a finished run may lie in a read-only folder."""
     restored = checkpoints.restore(config.out, like=state)
@@ -169,41 +106,7 @@ def _clear_way(config: Config, step: int) -> None:
     metrics.drop_after(config.out / "metrics.jsonl", step)
 
 
-def _compile(plan: _Plan, state: TrainState, step: int) -> _Plan:
-    config = plan.config
-    batch = train_batch(plan.train, config.seed, 0, config.batch_size)
-    optimizer = build_optimizer(config.optimizer, plan.all_steps)
-
-    def program(phase: Phase) -> TrainStep:
-        model = build_model(config, batch.images.shape[1:], plan.train.num_classes, phase)
-        train_step = make_train_step(model, optimizer, build_recipe(config, phase))
-        return compiled(train_step, state, batch.images, batch.labels, donate_argnums=(0,))
-
-    phases = phases_of(config, range(step, plan.last_step), plan.all_steps)
-    radius_step = plan.radius_step
-    if radius_step is not None:
-        radius_step = compiled(radius_step, *state.evaluated, _radius_images(plan))
-    return plan._replace(
-        train_steps={phase: program(phase) for phase in sorted(phases)},
-        eval_step=compiled(plan.eval_step, *state.evaluated, *batch),
-        radius_step=radius_step,
-    )
-
-
-def _radius_images(plan: _Plan) -> Images:
-    return plan.test.images[: plan.config.evaluation.radius_images]
-
-
-def _evaluate(plan: _Plan, state: TrainState, is_cancelled: Callable[[], bool]) -> dict[str, float] | None:
-    """Means over the test split, and how contractive the cell is; None when cancelled."""
-    means = evaluate(plan.eval_step, state, eval_batches(plan.test, plan.config.batch_size), is_cancelled)
-    if means is not None and plan.radius_step is not None:
-        radii = jax.device_get(plan.radius_step(*state.evaluated, _radius_images(plan)))
-        means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
-    return means
-
-
-def _train(plan: _Plan, start: _Start, clock: Callable[[], float]) -> int | None:
+def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
     """Takes the run to its last step. Returns the signal that stopped it before, or None."""
     config, state = plan.config, start.state
     with (
@@ -216,7 +119,7 @@ def _train(plan: _Plan, start: _Start, clock: Callable[[], float]) -> int | None
         logbook = Logbook(config.out / "metrics.jsonl", bar, clock, plan.epoch_of)
 
         def evaluate_on_test(state: TrainState, step: int) -> None:
-            means = _evaluate(plan, state, is_cancelled=lambda: stop() is not None)
+            means = evaluate_test_split(plan, state, is_cancelled=lambda: stop() is not None)
             if means is not None:
                 logbook.evaluated(step, means)
 
