@@ -41,6 +41,9 @@ RAISES_NOTHING = {
     "deq_jax.adjoint_report": "any number of samples has its zeros",
     "deq_jax.nn.FeedForwardCell": "any sizes fit",
     "deq_jax.nn.BatchNorm": "any sizes fit",
+    "deq_jax.nn.ImageClassifier": "its parts raise",
+    "deq_jax.nn.Layers": "its cells raise",
+    "deq_jax.nn.Stage": "a tuple",
     "deq_jax.plots.iterations": "any solution can be drawn",
     "deq_jax.plots.curves": "any run can be drawn",
     "deq_jax.plots.smoothed": "any values have a mean",
@@ -52,6 +55,7 @@ OURS = {
     "deq_jax.adjoint_report": "how it tells it",
     "deq_jax.Rule": "this library's solvers",
     "deq_jax.solve": "this library's loop",
+    "deq_jax.nn.Stage": "how this library's stem is described",
     **{f"deq_jax.plots.{name}": "a picture" for name in ("curves", "iterations", "residuals", "smoothed")},
 }
 

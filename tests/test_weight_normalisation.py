@@ -8,6 +8,7 @@ from flax import nnx
 
 import deq_jax
 from deq_jax import nn
+from deq_jax.nn.deq import prepared
 
 
 def loops(jaxpr):
@@ -62,12 +63,12 @@ def test_the_gain_must_be_positive():
 def test_the_prepared_cell_is_the_cell(make):
     cell = make(4, 8, num_groups=2, max_gain=1.0, rngs=nnx.Rngs(0))
     z, x = jax.random.normal(jax.random.key(0), (2, 3, 5, 5, 4))
-    prepared = nn.prepared(cell)
-    assert isinstance(prepared.conv1, nn.Conv)
+    to_solve = prepared(cell)
+    assert isinstance(to_solve.conv1, nn.Conv)
     assert isinstance(cell.conv1, nn.NormalisedConv)
-    np.testing.assert_allclose(prepared(z, x), cell(z, x), atol=1e-6)
+    np.testing.assert_allclose(to_solve(z, x), cell(z, x), atol=1e-6)
     plain = make(4, 8, num_groups=2, rngs=nnx.Rngs(0))
-    assert nn.prepared(plain) is plain
+    assert prepared(plain) is plain
 
 
 def test_kernels_are_normalised_outside_the_solve():

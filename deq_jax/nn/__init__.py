@@ -6,7 +6,7 @@
 from deq_jax.nn import linen
 from deq_jax.nn.cells import FeedForwardCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier
-from deq_jax.nn.deq import DEQ, prepared
+from deq_jax.nn.deq import DEQ
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
 from deq_jax.nn.pooling import average_pool, max_pool
@@ -31,5 +31,4 @@ __all__ = [
     "average_pool",
     "linen",
     "max_pool",
-    "prepared",
 ]

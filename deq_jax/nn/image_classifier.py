@@ -22,7 +22,9 @@ class Layers(nnx.Module):
     The explicit network that a DEQ is to be measured against.
 
     Args:
-        cells: first to last.
+        cells: first to last; states and injection are images ``[batch, height, width, channels]``.
+
+    Source: He et al., "Identity mappings in deep residual networks", 2016, of which these are blocks.
     """
 
     def __init__(self, cells: Sequence[ResNetCell | PreActivationCell]):
@@ -54,6 +56,8 @@ class Head(nnx.Module):
 
     Raises:
         ValueError: ``pool`` does not divide height and width.
+
+    Source: the chapter, "Training your DEQ", is the case of ``pool=8``.
     """
 
     def __init__(self, shape: tuple[int, int, int], num_classes: int, *, pool: int | None = None, rngs: nnx.Rngs):
@@ -83,6 +87,8 @@ class ImageClassifier(nnx.Module):
         stem: makes the injection from images.
         body: the equilibrium layer, or ordinary layers.
         head: makes logits from the body's output.
+
+    Source: the chapter, "Training your DEQ".
     """
 
     def __init__(self, stem: Stem, body: DEQ | Layers, head: Head):

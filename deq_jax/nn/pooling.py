@@ -10,8 +10,14 @@ from deq_jax.nn.layers import Resized
 def average_pool(x: Image, side: int) -> Resized:
     """The mean of every ``side`` × ``side`` window: ``[batch, height / side, width / side, channels]``.
 
+    Args:
+        x: images, ``[batch, height, width, channels]``.
+        side: height and width of a window, and the step from one to the next.
+
     Raises:
         ValueError: ``side`` does not divide height and width.
+
+    Source: the chapter, "Training your DEQ": ``AvgPool2d``.
     """
     return jnp.mean(_windows(x, side), axis=(2, 4))
 
@@ -19,8 +25,14 @@ def average_pool(x: Image, side: int) -> Resized:
 def max_pool(x: Image, side: int) -> Resized:
     """The largest of every ``side`` × ``side`` window: ``[batch, height / side, width / side, channels]``.
 
+    Args:
+        x: images, ``[batch, height, width, channels]``.
+        side: height and width of a window, and the step from one to the next.
+
     Raises:
         ValueError: ``side`` does not divide height and width.
+
+    Source: Riesenhuber and Poggio, "Hierarchical models of object recognition in cortex", 1999.
     """
     return jnp.max(_windows(x, side), axis=(2, 4))
 

@@ -12,10 +12,12 @@ from deq_jax.nn.pooling import average_pool, check_divides
 
 
 class Stage(NamedTuple):
-    """One layer of a stem: its channels, and by what factor it makes the image smaller."""
+    """One layer of a stem: what it makes of ``[batch, height, width, in]``."""
 
     channels: int
+    """Channels of its output."""
     factor: int = 1
+    """By what factor it makes height and width smaller."""
 
 
 class Stem(nnx.Module):
@@ -34,6 +36,8 @@ class Stem(nnx.Module):
 
     Raises:
         ValueError: a factor does not divide the image that it meets, or ``kernel_size`` is even.
+
+    Source: the chapter, "Training your DEQ", is the case without stages.
     """
 
     def __init__(

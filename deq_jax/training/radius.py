@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
 import deq_jax
-from deq_jax.nn import prepared
+from deq_jax.nn.deq import prepared
 from deq_jax.training.step import Classifier, Images, as_graph, scaled
 
 _ITERATIONS = 20

@@ -11,7 +11,8 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
 
 import deq_jax
-from deq_jax.nn import DEQClassifier, ImageClassifier, prepared
+from deq_jax.nn import DEQClassifier, ImageClassifier
+from deq_jax.nn.deq import prepared
 
 Classifier = DEQClassifier | ImageClassifier
 Images = UInt8[Array | np.ndarray, "batch height width channels"]
