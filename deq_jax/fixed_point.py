@@ -27,8 +27,8 @@ def fixed_point(
 ) -> Solution:
     r"""Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
 
-    The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent ``θ̄`` of
-    the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
+    The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent
+    ``θ̄`` of the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
 
     $$g = J^\top g + y, \qquad \bar\theta = J_\theta^\top g, \qquad
     J = \frac{\partial f}{\partial z}, \quad J_\theta = \frac{\partial f}{\partial \theta} \quad \text{at } z^\star,$$
