@@ -27,12 +27,11 @@ def fixed_point(
 ) -> Solution:
     r"""Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
 
-    The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent of
-    the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
+    The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent
+    ``θ̄`` of the parameters ``θ`` (``args`` and closure alike) through the adjoint equation,
 
-    $$g = \left(\frac{\partial f}{\partial z}\right)^\top g + y, \qquad
-    \left(\frac{\partial z^\star}{\partial \theta}\right)^\top y
-    = \left(\frac{\partial f}{\partial \theta}\right)^\top g,$$
+    $$g = J^\top g + y, \qquad \bar\theta = J_\theta^\top g, \qquad
+    J = \frac{\partial f}{\partial z}, \quad J_\theta = \frac{\partial f}{\partial \theta} \quad \text{at } z^\star,$$
 
     so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
     solves, and can be differentiated again, in reverse mode. The gradient with respect to ``z0`` is zero, and so is the

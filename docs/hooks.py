@@ -8,6 +8,7 @@ from typing import Any
 
 import nbformat
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from nbconvert import MarkdownExporter
@@ -49,6 +50,16 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
         return convert(html.unescape(match[2]).strip(), display=display)
 
     return MATHS.sub(rendered, content)
+
+
+@event_priority(-100)  # after the plugin that resolves references
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Refuse a reference to a name that the site does not have: it would be left as it was written."""
+    del config
+    left = re.search(r"\[<code>[\w.]+</code>\]\[\]", output)
+    if left:
+        raise PluginError(f"{page.file.src_uri} refers to a name that no page of the reference has: {left[0]}")
+    return output
 
 
 def _as_markdown(path: Path) -> tuple[str, dict[str, bytes]]:
