@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.training import __main__ as command
-from benchmarks.training import batches, exchange, reference, results
+from benchmarks.training import batches, exchange, reference, results, scaling, startup
 from benchmarks.training.environments import own
 from benchmarks.training.exchange import Problem
 from benchmarks.training.processes import ENTRIES, Entry, FailedError, Process
@@ -148,3 +148,17 @@ def test_a_silent_contestant_is_out_of_time(tmp_path):
     silent.process, silent.limit, silent.log = process, 0.2, tmp_path / "log"
     with silent, pytest.raises(FailedError, match="no answer within"):
         silent.ask(do="start")
+
+
+def test_scaling_repeats_the_smallest_batch(tmp_path, capsys):
+    scaling.main(sizes=(1, 2), steps=1, out=tmp_path)
+    found = json.loads((tmp_path / "training_scaling.json").read_text())
+    assert found["ms_an_image"].keys() == {"1", "2"}
+    assert all(cost > 0 for cost in found["ms_an_image"].values())
+    assert "ms an image" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="3 images are no multiple of 2"):
+        scaling.build(3, 2, None)
+
+
+def test_the_library_is_imported_in_a_second():
+    assert min(startup._seconds(startup.IMPORT) for _ in range(3)) < 1
