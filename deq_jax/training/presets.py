@@ -50,26 +50,29 @@ def cifar10_fast() -> Config:
     return Config(
         dataset="cifar10",
         out=Path("runs/cifar10-fast"),
-        epochs=15,
+        epochs=20,
         label_smoothing=0.1,
-        average_decay=0.998,
         model=ModelConfig(
             kind="deq",
-            channels=96,
-            inner_channels=64,
-            stem=(32, 64),
+            channels=88,
+            inner_channels=80,
+            stem=(32, 48),
             stem_factors=(2, 2),
-            downsampling="max",
             cell="pre-activation",
-            max_gain=1.0,
-            pool=None,
+            pool=4,
         ),
-        solver=SolverConfig(max_iter=12),
-        adjoint=AdjointConfig(max_iter=8),
-        penalty=PenaltyConfig(weight=0.5, share=0.25),
-        optimizer=OptimizerConfig(method="adamw", schedule="onecycle", learning_rate=4e-3, weight_decay=0.02, clip=1.0),
-        augmentation=AugmentationConfig(flip=True, shift=3),
-        evaluation=EvaluationConfig(flip=True, max_iter=40),
+        solver=SolverConfig(tol=3e-2, max_iter=12),
+        adjoint=AdjointConfig(tol=5e-2, max_iter=8),
+        optimizer=OptimizerConfig(
+            method="muon",
+            schedule="onecycle",
+            learning_rate=1e-2,
+            final_learning_rate=1e-5,
+            warmup=0.25,
+            weight_decay=0.05,
+        ),
+        augmentation=AugmentationConfig(flip=True, shift=2),
+        evaluation=EvaluationConfig(flip=True, tol=1e-2, max_iter=40),
     )
 
 
@@ -83,8 +86,7 @@ def cifar10_fast_explicit() -> Config:
     return dataclasses.replace(
         fast,
         out=Path("runs/cifar10-fast-explicit"),
-        model=dataclasses.replace(fast.model, kind="explicit", inner_channels=32, layers=2),
-        penalty=PenaltyConfig(),
+        model=dataclasses.replace(fast.model, kind="explicit", inner_channels=40, layers=2),
     )
 
 
@@ -102,6 +104,7 @@ def cifar10() -> Config:
         model=dataclasses.replace(fast.model, stem=(64,), stem_factors=(2,)),
         solver=SolverConfig(tol=1e-3, max_iter=25),
         adjoint=AdjointConfig(),
+        penalty=PenaltyConfig(weight=0.5, share=0.25),
         average_decay=0.999,
         evaluation=EvaluationConfig(flip=True, max_iter=50),
     )
