@@ -35,8 +35,8 @@ def cifar10_tutorial() -> Config:
     """The chapter's run exactly: 64,842 parameters, no augmentation, Adam and a cosine over 50 epochs of batch 100.
 
     python train.py cifar10-tutorial
-    The chapter reports 81.6% on the test split after a few hours on one GPU; that has not been repeated. The first 30
-    steps were: 3 to 6 s each on two CPU cores.
+    The chapter reports 81.6% on the test split after a few hours on one GPU; that has not been repeated here, but
+    for the first steps.
     """
     return Config(dataset="cifar10", out=Path("runs/cifar10-tutorial"))
 
