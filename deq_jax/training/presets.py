@@ -66,13 +66,13 @@ def cifar10_fast() -> Config:
         optimizer=OptimizerConfig(
             method="muon",
             schedule="onecycle",
-            learning_rate=1e-2,
+            learning_rate=2e-2,
             final_learning_rate=1e-5,
             warmup=0.25,
             weight_decay=0.05,
         ),
         augmentation=AugmentationConfig(flip=True, shift=2),
-        evaluation=EvaluationConfig(flip=True, tol=1e-2, max_iter=40),
+        evaluation=EvaluationConfig(every=2, flip=True, tol=1e-2, max_iter=40),
     )
 
 
@@ -106,6 +106,7 @@ def cifar10() -> Config:
         adjoint=AdjointConfig(),
         penalty=PenaltyConfig(weight=0.5, share=0.25),
         average_decay=0.999,
+        optimizer=dataclasses.replace(fast.optimizer, learning_rate=1e-2),
         evaluation=EvaluationConfig(flip=True, max_iter=50),
     )
 
