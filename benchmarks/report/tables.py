@@ -1,81 +1,13 @@
-"""``python -m benchmarks.report``: RESULTS.md from the files that training runs leave.
-
-A run counts once it has been trained to its end. Runs whose settings differ in the seed alone are one row. Where its
-folder holds ``evaluations.jsonl``, lines that ``python -m deq_jax.evaluate`` has printed, they are shown, too::
-
-    python -m deq_jax.evaluate RUN --tol 1e-4 --max-iter 60 >> RUN/evaluations.jsonl
-"""
+"""RESULTS.md: a row for every recipe, and what is to be known of each of its runs."""
 
 import dataclasses
-import json
 import statistics
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
-import tyro
-
-from deq_jax.training import metrics
-from deq_jax.training.config import MAY_DIFFER, Config, differences, flatten, to_dict
-from deq_jax.training.folder import read_config
+from benchmarks.report.runs import SHARE, Run
+from deq_jax.training.config import Config, differences
 from deq_jax.training.presets import PRESETS
-
-SHARE = 0.1
-"""Early and late are the first and the last tenth of a run's steps."""
-
-
-class Run(NamedTuple):
-    """One finished run, as its folder tells of it."""
-
-    folder: Path
-    config: Config
-    environment: dict[str, Any]
-    train: list[metrics.Record]
-    evals: list[metrics.Record]
-    evaluations: list[dict[str, Any]]
-
-    @property
-    def accuracy(self) -> float:
-        """Accuracy on the test split after the last step, as a share."""
-        return self.evals[-1]["accuracy"]
-
-    @property
-    def minutes(self) -> float:
-        """Minutes that the training steps took, without compilation, evaluations and checkpoints."""
-        return sum(record["step_seconds"] for record in self.train) / 60
-
-    def mean(self, name: str, *, is_late: bool) -> float | None:
-        """Mean of a measured quantity over the first or the last steps; None where it was not measured."""
-        count = max(1, round(SHARE * len(self.train)))
-        records = self.train[-count:] if is_late else self.train[:count]
-        values = [record[name] for record in records if record.get(name) is not None]
-        return statistics.fmean(values) if values else None
-
-
-def read_run(folder: Path) -> Run | None:
-    """The run in a folder; None where it has not been trained to its end, or has not recorded what it ran on."""
-    config = read_config(folder)
-    records = metrics.read(folder / "metrics.jsonl")
-    train = [record for record in records if record["kind"] == "train"]
-    evals = [record for record in records if record["kind"] == "eval"]
-    path, more = folder / "environment.json", folder / "evaluations.jsonl"
-    if not (train and evals and path.exists()) or evals[-1]["accuracy"] is None:
-        return None
-    environment = json.loads(path.read_text(encoding="utf-8"))
-    steps = config.epochs * (environment["data"]["training_images"] // config.batch_size)
-    if evals[-1]["step"] < steps:
-        return None
-    lines = more.read_text(encoding="utf-8").splitlines() if more.exists() else []
-    return Run(folder, config, environment, train, evals, [json.loads(line) for line in lines if line.strip()])
-
-
-def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone, side by side; groups by falling mean accuracy."""
-    groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: (run.config.seed, run.folder)):
-        settings = {name: value for name, value in flatten(to_dict(run.config)).items() if name not in MAY_DIFFER}
-        groups.setdefault(json.dumps(settings | {"seed": None}, sort_keys=True), []).append(run)
-    return sorted(groups.values(), key=lambda runs: -statistics.fmean(run.accuracy for run in runs))
 
 
 def nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
@@ -88,8 +20,8 @@ def nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
     return min(((name, changes(name)) for name in PRESETS), key=lambda pair: len(pair[1]))
 
 
-def report(groups: Sequence[Sequence[Run]]) -> str:
-    """RESULTS.md."""
+def page(groups: Sequence[Sequence[Run]], picture: str = "") -> str:
+    """RESULTS.md, with a picture below its table."""
     head = (
         "# Results\n\n"
         "Written by `python -m benchmarks.report` from the runs' own files. Accuracy is on the test split after the "
@@ -99,15 +31,21 @@ def report(groups: Sequence[Sequence[Run]]) -> str:
     names = ("preset", "parameters", "augmentation", "seeds", "accuracy, %", "minutes", "early", "late")
     table = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     table += [f"| {' | '.join(_row(number, runs))} |" for number, runs in enumerate(groups, 1)]
-    return "\n".join([head, *table, "", *(_details(number, runs) for number, runs in enumerate(groups, 1))])
+    details = [_details(number, runs) for number, runs in enumerate(groups, 1)]
+    return "\n".join([head, *table, "", *([picture, ""] if picture else []), *details])
+
+
+def title(number: int, runs: Sequence[Run]) -> str:
+    """What a recipe is called: its place and its preset."""
+    preset, changes = nearest_preset(runs[0].config)
+    return f"{number}. {preset}{', changed' if changes else ''}"
 
 
 def _row(number: int, runs: Sequence[Run]) -> list[str]:
-    preset, changes = nearest_preset(runs[0].config)
     images = runs[0].config.augmentation
     words = [*(["flips"] if images.flip else []), *([f"shifts to {images.shift}"] if images.shift else [])]
     return [
-        f"{number}. {preset}{', changed' if changes else ''}",
+        title(number, runs),
         f"{runs[0].environment['parameters']:,}",
         ", ".join(words) or "none",
         ", ".join(str(run.config.seed) for run in runs),
@@ -179,22 +117,3 @@ def _sweep(runs: Sequence[Run]) -> list[str]:
             f"| {line['forward_iterations']:.1f} | {residual} |"
         )
     return lines
-
-
-def main(runs: Path = Path("runs"), out: Path = Path("RESULTS.md")) -> None:
-    """Write RESULTS.md from all finished runs below a folder.
-
-    Args:
-        runs: the folder that holds the runs' folders.
-        out: the file to write.
-    """
-    folders = sorted(path.parent for path in runs.rglob("config.json"))
-    found = [run for folder in folders if (run := read_run(folder)) is not None]
-    if not found:
-        raise SystemExit(f"no finished run below {runs}; train one first: python train.py digits")
-    out.write_text(report(grouped(found)), encoding="utf-8")
-    print(f"wrote {out}: {len(found)} of {len(folders)} runs were finished.")
-
-
-if __name__ == "__main__":
-    tyro.cli(main)

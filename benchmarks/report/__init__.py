@@ -1,0 +1,1 @@
+"""RESULTS.md and its picture, from the files that training runs leave."""

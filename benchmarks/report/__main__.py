@@ -1,0 +1,38 @@
+"""``python -m benchmarks.report``: RESULTS.md from the files that training runs leave.
+
+A run counts once it has been trained to its end. Runs whose settings differ in the seed alone are one row. Where its
+folder holds ``evaluations.jsonl``, lines that ``python -m deq_jax.evaluate`` has printed, they are shown, too::
+
+    python -m deq_jax.evaluate RUN --tol 1e-4 --max-iter 60 >> RUN/evaluations.jsonl
+"""
+
+from pathlib import Path
+
+import tyro
+
+from benchmarks.report import picture, tables
+from benchmarks.report.runs import grouped, read_run
+
+
+def main(
+    runs: Path = Path("runs"), out: Path = Path("RESULTS.md"), image: Path = Path("docs/images/accuracy.png")
+) -> None:
+    """Write RESULTS.md and its picture from all finished runs below a folder.
+
+    Args:
+        runs: the folder that holds the runs' folders.
+        out: the page to write.
+        image: the picture to draw, to which the page links.
+    """
+    folders = sorted(path.parent for path in runs.rglob("config.json"))
+    found = [run for folder in folders if (run := read_run(folder)) is not None]
+    if not found:
+        raise SystemExit(f"no finished run below {runs}; train one first: python train.py digits")
+    groups = grouped(found)
+    picture.draw(groups, image)
+    out.write_text(tables.page(groups, picture.link(image, out)), encoding="utf-8")
+    print(f"wrote {out} and {image}: {len(found)} of {len(folders)} runs were finished.")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

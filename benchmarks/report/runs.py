@@ -1,0 +1,72 @@
+"""What a finished run's own files tell of it."""
+
+import json
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from deq_jax.training import metrics
+from deq_jax.training.config import MAY_DIFFER, Config, flatten, to_dict
+from deq_jax.training.folder import read_config
+
+SHARE = 0.1
+"""Early and late are the first and the last tenth of a run's steps."""
+
+
+class Run(NamedTuple):
+    """One finished run, as its folder tells of it."""
+
+    folder: Path
+    config: Config
+    environment: dict[str, Any]
+    train: list[metrics.Record]
+    evals: list[metrics.Record]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test split after the last step, as a share."""
+        return self.evals[-1]["accuracy"]
+
+    @property
+    def minutes(self) -> float:
+        """Minutes that the training steps took, without compilation, evaluations and checkpoints."""
+        return self.minutes_until(len(self.train))
+
+    def minutes_until(self, step: int) -> float:
+        """Of these, those that had passed after a step."""
+        return sum(record["step_seconds"] for record in self.train[:step]) / 60
+
+    def mean(self, name: str, *, is_late: bool) -> float | None:
+        """Mean of a measured quantity over the first or the last steps; None where it was not measured."""
+        count = max(1, round(SHARE * len(self.train)))
+        records = self.train[-count:] if is_late else self.train[:count]
+        values = [record[name] for record in records if record.get(name) is not None]
+        return statistics.fmean(values) if values else None
+
+
+def read_run(folder: Path) -> Run | None:
+    """The run in a folder; None where it has not been trained to its end, or has not recorded what it ran on."""
+    config = read_config(folder)
+    records = metrics.read(folder / "metrics.jsonl")
+    train = [record for record in records if record["kind"] == "train"]
+    evals = [record for record in records if record["kind"] == "eval"]
+    path, more = folder / "environment.json", folder / "evaluations.jsonl"
+    if not (train and evals and path.exists()) or evals[-1]["accuracy"] is None:
+        return None
+    environment = json.loads(path.read_text(encoding="utf-8"))
+    steps = config.epochs * (environment["data"]["training_images"] // config.batch_size)
+    if evals[-1]["step"] < steps:
+        return None
+    lines = more.read_text(encoding="utf-8").splitlines() if more.exists() else []
+    return Run(folder, config, environment, train, evals, [json.loads(line) for line in lines if line.strip()])
+
+
+def grouped(runs: Iterable[Run]) -> list[list[Run]]:
+    """Runs that differ in the seed alone, side by side; groups by falling mean accuracy."""
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.config.seed, run.folder)):
+        settings = {name: value for name, value in flatten(to_dict(run.config)).items() if name not in MAY_DIFFER}
+        groups.setdefault(json.dumps(settings | {"seed": None}, sort_keys=True), []).append(run)
+    return sorted(groups.values(), key=lambda runs: -statistics.fmean(run.accuracy for run in runs))
