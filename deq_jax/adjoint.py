@@ -76,6 +76,9 @@ def implicit(solver: Solver) -> Adjoint:
     Args:
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=...)``.
 
+    Returns:
+        An adjoint, to hand to [`deq_jax.fixed_point`][].
+
     The solve starts from ``g = y``, and in units of ``y``: cotangents of a mean loss may be too small to square.
 
     Source: the chapter, "Implicit differentiation of equilibrium layers".
@@ -127,7 +130,8 @@ def direct() -> Adjoint:
 def jacobian_free() -> Adjoint:
     """Take ``g = y``, as if the Jacobian were zero: no solve at all, an approximate gradient.
 
-    It is a descent direction where ``f`` is contractive enough; nothing is measured, so the report's residual is NaN.
+    It is a descent direction where ``f`` is contractive enough. Nothing is measured, so the report's residual is NaN
+    and its status MAX_ITER.
 
     Source: Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", 2022.
     """
@@ -137,7 +141,8 @@ def jacobian_free() -> Adjoint:
 def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     """Take ``steps`` damped iterations ``g ← (1 − damping) · g + damping · (Jᵀ g + y)`` from ``g = y``; approximate.
 
-    The truncated, damped Neumann series of the inverse. Nothing is measured, so the report's residual is NaN.
+    The truncated, damped Neumann series of the inverse. Nothing is measured, so the report's residual is NaN and its
+    status MAX_ITER.
 
     Args:
         steps: vector-Jacobian products to spend, at least 1.

@@ -44,7 +44,7 @@ def fixed_point(
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
-            [`deq_jax.implicit`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
+            [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
             [`deq_jax.phantom`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
@@ -53,9 +53,10 @@ def fixed_point(
         A [`deq_jax.Solution`][]. Only its ``value`` carries gradients.
 
     Raises:
-        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or
-            ``solver`` returns something else than a Solution like ``z0``.
-        ValueError: the leading axes of ``z0`` differ.
+        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
+            ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``, or
+            ``adjoint`` is no adjoint.
+        ValueError: the leading axes of ``z0`` differ, or ``report`` is not that of ``z0``'s batch.
 
     Examples:
         >>> import jax, jax.numpy as jnp

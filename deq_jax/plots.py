@@ -24,6 +24,8 @@ COLORS = ("#1f6f8b", "#d1603d", "#8a8f98", "#5b8c5a", "#8e5ea2", "#c9a227")
 FORWARD, ADJOINT = COLORS[:2]
 # The mean over this share of a run's steps is drawn over the steps themselves.
 _WINDOW = 0.03
+_BARS = 40
+"""Bars at most for one solution; beyond, neighbouring numbers share one."""
 _STABILITY = ("spectral_radius", "spectral_radius_max", "forward_unconverged", "adjoint_unconverged")
 
 
@@ -83,7 +85,8 @@ def iterations(
 ) -> Axes:
     """Draw how many evaluations the samples of a batch took: for each number, how many samples.
 
-    Samples that did not converge are stacked on top, hatched.
+    Numbers that range widely are counted together, a few neighbours to a bar. Samples that did not converge are
+    stacked on top, hatched.
 
     Args:
         solutions: what a solver returned, or several of them by name; drawn side by side.
@@ -95,14 +98,19 @@ def iterations(
     """
     ax, named = _axes(ax), _by_name(solutions)
     width = 0.8 / max(len(named), 1)
+    low = min((int(np.min(sol.iterations)) for sol in named.values()), default=0)
+    high = max((int(np.max(sol.iterations)) for sol in named.values()), default=0)
+    step = 1 + (high - low) // _BARS
     for k, (name, solution) in enumerate(named.items()):
         spent, converged = np.asarray(solution.iterations), np.asarray(solution.status) == Status.CONVERGED
-        counts = np.arange(spent.min(), spent.max() + 1)
-        done, failed = ([(spent[part] == count).sum() for count in counts] for part in (converged, ~converged))
-        where, color = counts + (k + 0.5) * width - 0.4, colors[k % len(colors)]
-        ax.bar(where, done, width, color=color, label=name or None)
-        if sum(failed):
-            ax.bar(where, failed, width, bottom=done, color="white", edgecolor=color, hatch="////")
+        edges = np.arange(low, high + step + 1, step) - 0.5
+        done, failed = (np.histogram(spent[part], edges)[0] for part in (converged, ~converged))
+        where, color = edges[:-1] + step * (0.1 + (k + 0.5) * width), colors[k % len(colors)]
+        shown = done + failed > 0
+        ax.bar(where[shown], done[shown], step * width, color=color, label=name or None)
+        if failed.any():
+            style = {"color": "white", "edgecolor": color, "hatch": "////"}
+            ax.bar(where[shown], failed[shown], step * width, bottom=done[shown], **style)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     return _dressed(ax, "evaluations until a sample stopped", "samples")

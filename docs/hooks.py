@@ -56,7 +56,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
 def on_post_page(output: str, page: Any, config: Any) -> str:
     """Refuse a reference to a name that the site does not have: it would be left as it was written."""
     del config
-    left = re.search(r"\[<code>[\w.]+</code>\]\[\]", output)
+    left = re.search(r"\[<code>[\w.]+</code>\]\[\]|:\w+:<code>", output)
     if left:
         raise PluginError(f"{page.file.src_uri} refers to a name that no page of the reference has: {left[0]}")
     return output

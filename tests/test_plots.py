@@ -75,6 +75,19 @@ def test_the_bars_count_every_sample_once(sol, ax):
     assert hatched == 2 * 2
 
 
+def test_a_wide_range_is_drawn_by_few_bars_that_still_count_every_sample(sol, ax):
+    samples = 500
+    spent = jnp.arange(3, 3 + samples)
+    status = jnp.where(spent > 400, deq_jax.Status.MAX_ITER, deq_jax.Status.CONVERGED)
+    plots.iterations(sol._replace(iterations=spent, status=status), ax=ax)
+    assert len({bar.get_x() for bar in ax.patches}) <= 41
+    assert sum(bar.get_height() for bar in ax.patches) == samples
+    assert sum(bar.get_height() for bar in ax.patches if bar.get_hatch()) == int((spent > 400).sum())
+    left, right = (f(bar.get_x() + bar.get_width() / 2 for bar in ax.patches) for f in (min, max))
+    assert left < 3 + 13
+    assert right > 502 - 13
+
+
 def test_without_axes_matplotlib_s_current_ones_are_used(sol):
     import matplotlib.pyplot as plt
 

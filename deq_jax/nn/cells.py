@@ -19,6 +19,8 @@ SMALL = nnx.initializers.normal(0.01)
 class FeedForwardCell(nnx.Module):
     """The chapter's first cell, ``f(z, x) = σ(W z + U x + b)``.
 
+    It evaluates ``U x + b`` anew each time; a cell of your own does better to leave that outside.
+
     Args:
         in_features: features of the injection ``x``, ``[batch, in_features]``.
         features: features of the state ``z``, ``[batch, features]``.
@@ -69,7 +71,7 @@ class ResNetCell(nnx.Module):
         num_groups: groups of each group normalisation; must divide both.
         kernel_size: side of the square kernels, odd.
         max_gain: bounds the gains of the convolutions' normalised kernels; None for plain kernels, as in the chapter.
-            See :class:`~deq_jax.nn.NormalisedConv`.
+            See [`deq_jax.nn.NormalisedConv`][].
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from.
 
@@ -107,7 +109,7 @@ class ResNetCell(nnx.Module):
         return self(z, jnp.zeros_like(z))
 
     def prepared(self) -> "ResNetCell":
-        """The cell to solve with; see :class:`~deq_jax.nn.DEQ`."""
+        """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
         return with_plain_convs(self)
 
 
@@ -116,7 +118,7 @@ class PreActivationCell(nnx.Module):
 
     State and injection are images ``[batch, height, width, channels]``. The injection reaches the equilibrium
     unchanged, and the solve starts from it. The cell has one normalisation less to evaluate than
-    :class:`ResNetCell`, and no skip of ``z``, which would add 1 to the Jacobian's eigenvalues.
+    [`deq_jax.nn.ResNetCell`][], and no skip of ``z``, which would add 1 to the Jacobian's eigenvalues.
 
     Args:
         channels: channels of ``z`` and ``x``.
@@ -124,7 +126,7 @@ class PreActivationCell(nnx.Module):
         num_groups: groups of each group normalisation; must divide both.
         kernel_size: side of the square kernels, odd.
         max_gain: bounds the gains of the convolutions' normalised kernels; None for plain kernels, drawn from
-            N(0, 0.01²). See :class:`~deq_jax.nn.NormalisedConv`.
+            N(0, 0.01²). See [`deq_jax.nn.NormalisedConv`][].
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from.
 
@@ -165,5 +167,5 @@ class PreActivationCell(nnx.Module):
         return self(z, z)
 
     def prepared(self) -> "PreActivationCell":
-        """The cell to solve with; see :class:`~deq_jax.nn.DEQ`."""
+        """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
         return with_plain_convs(self)

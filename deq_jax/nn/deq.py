@@ -53,6 +53,13 @@ class DEQ(nnx.Module):
             x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
             z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
             report: see [`deq_jax.adjoint_report`][].
+
+        Returns:
+            A [`deq_jax.Solution`][], whose ``value`` is the equilibrium.
+
+        Raises:
+            TypeError: the cell returns another form than its state's.
+            ValueError: the cell changes its own state inside the solve.
         """
         if z0 is None:
             z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)

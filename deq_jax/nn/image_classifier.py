@@ -80,8 +80,8 @@ class Head(nnx.Module):
 class ImageClassifier(nnx.Module):
     """A stem, an equilibrium layer, and a head: ``[batch, num_classes]``.
 
-    :class:`~deq_jax.nn.DEQClassifier` with parts to choose. With :class:`Layers` in the equilibrium's place it is the
-    explicit network of the same family.
+    [`deq_jax.nn.DEQClassifier`][] with parts to choose. With [`deq_jax.nn.Layers`][] in the equilibrium's place it is
+    the explicit network of the same family.
 
     Args:
         stem: makes the injection from images.
@@ -101,7 +101,7 @@ class ImageClassifier(nnx.Module):
     ) -> tuple[Float[Array, "batch num_classes"], Solution]:
         """Logits of ``images``, floating-point ``[batch, height, width, channels]``, and the equilibrium they rest on.
 
-        ``report``: see :func:`~deq_jax.adjoint_report`.
+        ``report``: see [`deq_jax.adjoint_report`][].
         """
         solution = self.solve(self.inject(images), report=report)
         return self.classify(solution.value), solution

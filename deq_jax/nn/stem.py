@@ -29,7 +29,7 @@ class Stem(nnx.Module):
         image_shape: height, width and channels of an image.
         channels: channels of the injection.
         stages: the layers before it.
-        pool: makes an image smaller by a factor, :func:`~deq_jax.nn.average_pool` or :func:`~deq_jax.nn.max_pool`;
+        pool: makes an image smaller by a factor, [`deq_jax.nn.average_pool`][] or [`deq_jax.nn.max_pool`][];
             None for convolutions with a stride.
         kernel_size: side of the square kernels, odd.
         rngs: where the initial values are drawn from; PyTorch's defaults.

@@ -39,8 +39,8 @@ def broyden(
 
     $$B \leftarrow B + \frac{(\Delta z - B\,\Delta g)\,(\Delta z^\top B)}{\Delta z^\top B\,\Delta g},$$
 
-    the smallest that makes ``B Δg = Δz``. After ``m`` updates it starts afresh from ``−I``. An update whose denominator
-    vanishes is left out.
+    which makes ``B Δg = Δz`` by the smallest change of ``B⁻¹``, the estimate of the Jacobian. After ``m`` updates it
+    starts afresh from ``−I``. An update whose denominator vanishes is left out.
 
     Args:
         f: maps a state to a state of the same structure, shapes and dtypes, each sample on its own.

@@ -70,6 +70,9 @@ def solve(
         max_iter: evaluations of ``f`` at most, positive.
         trace: whether to record the residual of every evaluation.
 
+    Returns:
+        A [`deq_jax.Solution`][].
+
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
         ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
