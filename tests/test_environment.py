@@ -1,8 +1,10 @@
 import json
+import os
 import sys
 from pathlib import Path
 
 import jax
+import pytest
 
 from deq_jax.training import environment
 
@@ -13,6 +15,17 @@ def test_it_says_what_ran_on_what():
     assert description["packages"]["jax"] == jax.__version__
     assert len(description["devices"]) == jax.device_count()
     assert json.loads(json.dumps(description)) == description
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="only Linux tells which cores a process may use")
+def test_the_cores_are_those_that_the_process_may_use():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert environment.describe()["cpu_count"] == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert environment.describe()["cpu_count"] == len(allowed)
 
 
 def test_the_commit_is_named_where_there_is_a_checkout():

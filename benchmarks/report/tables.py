@@ -84,7 +84,8 @@ def _circumstances(run: Run) -> str:
     git = ran.get("git")
     commit = "unknown commit" if git is None else git["commit"][:12] + (", with local changes" if git["dirty"] else "")
     devices = ", ".join(sorted(set(ran["devices"])))
-    machine = f"{ran['cpu_count']} CPU cores ({ran.get('cpu') or ran['platform']})" if devices == "cpu" else devices
+    cores = "1 CPU core" if ran["cpu_count"] == 1 else f"{ran['cpu_count']} CPU cores"
+    machine = f"{cores} ({ran.get('cpu') or ran['platform']})" if devices == "cpu" else devices
     return (
         f"{run.config.dataset}: {data['training_images']:,} training and {data['test_images']:,} test images{stored}; "
         f"commit {commit}; {machine}; jax {ran['packages']['jax']}."

@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
-        "cpu_count": os.cpu_count(),
+        "cpu_count": _usable_cores(),
         "packages": {name: _version(name) for name in _PACKAGES},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
@@ -49,6 +49,11 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _usable_cores() -> int | None:
+    """The cores that this process may use: fewer than the machine's where it was started so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _cpu() -> str | None:
