@@ -92,7 +92,7 @@ def cifar10_fast_explicit() -> Config:
     return dataclasses.replace(
         fast,
         out=Path("runs/cifar10-fast-explicit"),
-        epochs=34,
+        epochs=30,
         model=dataclasses.replace(fast.model, kind="explicit", inner_channels=40, layers=2),
         early=EarlyConfig(),
         penalty=PenaltyConfig(),
