@@ -40,6 +40,27 @@ def test_weight_decay_pulls_kernels_and_spares_biases(method):
     np.testing.assert_array_equal(decayed["bias"], plain["bias"])
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_weight_decay_is_no_part_of_the_momentum(method):
+    """Without a gradient a kernel shrinks by rate · decay in every step, and no faster with time."""
+    config = OptimizerConfig(method=method, learning_rate=0.1, final_learning_rate=0.1, weight_decay=0.1)
+    optimizer = build_optimizer(config, 10)
+    params, state = PARAMS, optimizer.init(PARAMS)
+    zeros = {name: jnp.zeros_like(leaf) for name, leaf in PARAMS.items()}
+    for _ in range(5):
+        updates, state = optimizer.update(zeros, state, params)
+        params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params["conv"], (1 - 0.1 * 0.1) ** 5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(1.0, 10), (0.6, 1), (1.0, 1)])
+def test_a_rise_over_the_whole_run_leaves_a_step_to_fall_in(warmup, total):
+    config = OptimizerConfig(schedule="onecycle", warmup=warmup, learning_rate=0.1, final_learning_rate=1e-4)
+    schedule = build_schedule(config, total)
+    assert float(schedule(total)) == pytest.approx(1e-4)
+    assert float(schedule(total - 1)) == pytest.approx(0.1)
+
+
 def test_clipping_bounds_the_gradient():
     config = OptimizerConfig(method="sgd", momentum=0.0, learning_rate=1.0, clip=0.5)
     assert float(optax.tree.norm(update(config, 100.0))) == pytest.approx(0.5, rel=1e-5)

@@ -34,3 +34,14 @@ def test_the_penalty_takes_its_share_of_steps_evenly_between_start_and_stop(tmp_
         gaps = {after - before for before, after in pairwise(steps)}
         assert gaps <= {round(1 / share)}
     assert penalised(dataclasses.replace(config, penalty=PenaltyConfig(share=share)), 100) == []
+
+
+def test_the_penalty_begins_with_its_first_step_wherever_that_falls(tmp_path):
+    for total, start, first in ((5, 0.5, 3), (10, 0.25, 3), (7485, 0.25, 1872)):
+        config = tiny(tmp_path, penalty=PenaltyConfig(weight=1.0, share=0.1, start=start))
+        assert penalised(config, total)[0] == first
+
+
+def test_a_penalty_that_would_never_be_on_is_refused():
+    with pytest.raises(ValueError, match=r"start must be below stop, but is 0\.5, and stop 0\.5"):
+        PenaltyConfig(weight=1.0, start=0.5, stop=0.5)

@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
+from deq_jax.evaluate import evaluate_run
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
 from deq_jax.training.groups import OptimizerConfig
 from deq_jax.training.lock import held
+from deq_jax.training.plan import compile_programs
 from deq_jax.training.run import run
 from tests.runs import records, tiny
 from tests.test_metrics import CONTRACT, SHARES
@@ -78,16 +82,53 @@ def test_a_model_that_does_not_fit_the_images_is_a_user_error_and_claims_no_fold
     assert not (tmp_path / "run").exists()
 
 
-def test_training_that_diverges_stops_and_names_the_last_good_checkpoint(tmp_path):
-    # A rate that no number survives; a checkpoint after every step shows that the broken state is never saved.
+def checkpoints_of(out):
+    return sorted(int(path.name) for path in (out / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def test_training_that_diverges_at_once_has_no_good_checkpoint(tmp_path):
+    """A rate that no number survives: the first step is finite and leaves weights that are not of use."""
     config = tiny(tmp_path, optimizer=OptimizerConfig(learning_rate=1e38), checkpoint_minutes=1e-6)
-    with pytest.raises(NonFiniteLossError, match="not finite at step") as error:
+    with pytest.raises(NonFiniteLossError, match="not finite at step 2; there is no good checkpoint yet") as error:
         run(config)
     assert str(error.value).count("\n") <= 1
     assert error.value.status == 1
-    last = records(tmp_path)[-1]
-    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / str(last['step'] - 1)}" in str(error.value)
-    assert sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())[-1] == last["step"] - 1
+    assert checkpoints_of(tmp_path) == []
+
+
+def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """Step 4 breaks the weights, which are saved before step 5 can notice: the third checkpoint is the last good."""
+
+    def breaking(plan, state, step):
+        (phase, train_step), *_ = compile_programs(plan, state, step).train_steps.items()
+
+        def step_that_breaks(state, images, labels):
+            state, measured = train_step(state, images, labels)
+            broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
+            return (state._replace(params=broken) if state.step == 4 else state), measured
+
+        return compile_programs(plan, state, step)._replace(train_steps={phase: step_that_breaks})
+
+    monkeypatch.setattr("deq_jax.training.run.compile_programs", breaking)
+    with pytest.raises(NonFiniteLossError, match="not finite at step 5") as error:
+        run(tiny(tmp_path, checkpoint_minutes=1e-6))
+    assert f"the last good checkpoint is {tmp_path / 'checkpoints' / '3'}." in str(error.value)
+    assert checkpoints_of(tmp_path)[-1] == 3
+    assert evaluate_run(tmp_path)["step"] == 3
+    assert records(tmp_path)[-1]["loss"] is None
+
+
+def test_an_explicit_network_reports_no_solve(tmp_path):
+    config = tiny(tmp_path)
+    run(dataclasses.replace(config, model=dataclasses.replace(config.model, kind="explicit")))
+    train, evaluation = records(tmp_path)[0], records(tmp_path)[-1]
+    for line in (train, evaluation):
+        assert line["forward_iterations"] == config.model.layers
+        assert line["forward_residual"] is line["adjoint_iterations"] is line["adjoint_residual"] is None
+        assert not line.keys() & {*SHARES, "spectral_radius"}
+    result = evaluate_run(tmp_path)
+    assert result["accuracy"] == evaluation["accuracy"]
+    assert result["converged"] is None
 
 
 def test_the_compilation_cache_of_the_user_goes_first():

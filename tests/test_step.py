@@ -109,6 +109,13 @@ def test_the_share_of_solves_that_reach_their_tolerance(
     assert (measured.forward_converged, measured.adjoint_converged) == (forward_converged, adjoint_converged)
 
 
+@pytest.mark.parametrize("kind", ["phantom", "jacobian-free"])
+def test_an_adjoint_that_is_not_solved_to_a_tolerance_has_no_share_that_reached_it(config, digits, kind):
+    measured = first_metrics(dataclasses.replace(config, adjoint=AdjointConfig(kind=kind)), digits)
+    assert np.isnan(measured.adjoint_converged)
+    assert 0 <= measured.forward_converged <= 1
+
+
 def test_every_parameter_and_every_running_average_moves(trained):
     before, after = trained[0][0], trained[0][-1]
     for one, other in zip(

@@ -66,7 +66,7 @@ def restore(run: Path, like: TrainState) -> Restored | None:
     """
     damaged = []
     for step in reversed(_steps(run)):
-        folder = _folder(run) / str(step)
+        folder = folder_of(run, step)
         seal = _read_seal(folder)
         if seal is None or _digests(folder) != seal["files"]:
             damaged.append(folder)
@@ -87,12 +87,22 @@ def restore(run: Path, like: TrainState) -> Restored | None:
     return None
 
 
+def latest_before(run: Path, step: int) -> int | None:
+    """The step of the latest checkpoint before another step; None where there is none."""
+    return max((earlier for earlier in _steps(run) if earlier < step), default=None)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return _folder(run) / str(step)
+
+
 def set_aside_after(run: Path, step: int) -> None:
-    """Renames the checkpoints of later steps, which `restore` has passed over, so that those can be saved anew."""
+    """Renames the checkpoints of later steps, so that `restore` passes over them and they can be saved anew."""
     with writing_to(run):
         for later in _steps(run):
             if later > step:
-                set_aside(_folder(run) / str(later), f"damaged-{later}-{{}}")
+                set_aside(folder_of(run, later), f"damaged-{later}-{{}}")
 
 
 def _folder(run: Path) -> Path:

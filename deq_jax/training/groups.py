@@ -154,6 +154,8 @@ class PenaltyConfig:
         """Raises ValueError on a weight or share that is none."""
         require_not_negative(self, "weight")
         require_share(self, "share", "start", "stop")
+        if self.weight and self.start >= self.stop:
+            raise ValueError(f"start must be below stop, but is {self.start:g}, and stop {self.stop:g}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class OptimizerConfig:
     warmup: float = 0.2
     """Share of the run that onecycle's rate rises in, from a twenty-fifth."""
     weight_decay: float = 0.0
-    """Of kernels only, decoupled from the gradient, in units of the rate."""
+    """Of kernels only, and with muon of convolutions' only; decoupled from the gradient, in units of the rate."""
     momentum: float = 0.9
     """Momentum of sgd and muon."""
     clip: float | None = None

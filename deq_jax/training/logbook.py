@@ -9,6 +9,14 @@ from deq_jax.training import metrics
 from deq_jax.training.step import TrainMetrics
 
 
+class NotFiniteError(FloatingPointError):
+    """A step has measured something that is not finite, of the state that the step before it left."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss or its gradient is not finite at step {step:,}")
+        self.step = step
+
+
 class Logbook:
     """Writes a step's metrics once the next step has been handed to the device, which so never waits for a file.
 
@@ -33,7 +41,7 @@ class Logbook:
         """Waits for the step that was last handed to the device, and writes its line.
 
         Raises:
-            FloatingPointError: its loss or a gradient is not finite.
+            NotFiniteError: its loss or a gradient is not finite.
         """
         if self._pending is None:
             return
@@ -55,7 +63,7 @@ class Logbook:
             refresh=False,
         )
         if not measured.is_finite:
-            raise FloatingPointError(f"the loss or its gradient is not finite at step {step:,}")
+            raise NotFiniteError(step)
 
     def evaluated(self, step: int, means: Mapping[str, float]) -> None:
         """Writes the line of an evaluation on the test split, and says it."""

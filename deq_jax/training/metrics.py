@@ -1,7 +1,8 @@
 """metrics.jsonl: one JSON object a line, of which a training step or an evaluation is one.
 
-Every line has the keys of `KEYS`; training lines also have `step_seconds`. The shares of samples whose solves reached
-their tolerance follow, of those solves that there were. Steps with the Jacobian penalty add its value, unweighted;
+Every line has the keys of `KEYS`; training lines also have `step_seconds`. `loss` is the cross-entropy to the labels
+as they are, without smoothing and penalty. The shares of samples whose solves reached their tolerance follow, of those
+solves that there were. Steps with the Jacobian penalty add its value, unweighted;
 evaluations add the mean and the largest spectral radius of ∂f/∂z over some images. A value that is not finite, or of
 `KEYS` one that an evaluation does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step`
 is the number of updates made, `epoch` the one that the last of them belongs to.
@@ -37,9 +38,8 @@ def line(
     kind: Literal["train", "eval"], step: int, epoch: int, measured: Mapping[str, float], **timing: float
 ) -> Record:
     """One line's object. `timing` is `seconds`, and on training lines `step_seconds`."""
-    shares = {name: measured[name] for name in SHARES if name in measured}
-    stability = {name: measured[name] for name in STABILITY if not math.isnan(measured.get(name, math.nan))}
-    values = {name: measured.get(name) for name in MEASURED} | timing | shares | stability
+    more = {name: measured[name] for name in (*SHARES, *STABILITY) if not math.isnan(measured.get(name, math.nan))}
+    values = {name: measured.get(name) for name in MEASURED} | timing | more
     return {"kind": kind, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
 
 

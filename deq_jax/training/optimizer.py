@@ -37,7 +37,9 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradient
         )
     else:
         optimizer = optax.chain(
-            optax.add_decayed_weights(decay, mask=_is_kernel), optax.sgd(rate, momentum=momentum, nesterov=True)
+            optax.trace(momentum, nesterov=True),
+            optax.add_decayed_weights(decay, mask=_is_kernel),  # after the momentum, which it stays out of
+            optax.scale_by_learning_rate(rate),
         )
     return optimizer if config.clip is None else optax.chain(optax.clip_by_global_norm(config.clip), optimizer)
 
@@ -50,7 +52,7 @@ def build_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     return optax.warmup_cosine_decay_schedule(
         init_value=max(peak / _DIVISOR, final),
         peak_value=peak,
-        warmup_steps=round(config.warmup * total_steps),
+        warmup_steps=min(round(config.warmup * total_steps), total_steps - 1),
         decay_steps=total_steps,
         end_value=final,
     )

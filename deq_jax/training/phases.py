@@ -22,12 +22,13 @@ def phase_of(config: Config, step: int, total: int) -> Phase:
     early, penalty = config.early, config.penalty
     is_early = step < early.share * total
     # Of every n steps the penalty takes part in about share · n, and in the first of them.
-    within = step - round(penalty.start * total)
+    first, last = math.ceil(penalty.start * total), math.ceil(penalty.stop * total)
+    within = step - first
     is_due = math.ceil(within * penalty.share) < math.ceil((within + 1) * penalty.share)
     return Phase(
         adjoint_kind=(is_early and early.adjoint_kind) or config.adjoint.kind,
         max_iter=(is_early and early.max_iter) or config.solver.max_iter,
-        has_penalty=penalty.weight > 0 and penalty.start * total <= step < penalty.stop * total and is_due,
+        has_penalty=penalty.weight > 0 and first <= step < last and is_due,
     )
 
 

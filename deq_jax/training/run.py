@@ -14,7 +14,7 @@ from deq_jax.training.data import train_batch
 from deq_jax.training.errors import NonFiniteLossError
 from deq_jax.training.folder import claim, require_usable
 from deq_jax.training.lock import held
-from deq_jax.training.logbook import Logbook
+from deq_jax.training.logbook import Logbook, NotFiniteError
 from deq_jax.training.plan import Plan, compile_programs, evaluate_test_split, prepare
 from deq_jax.training.signals import stop_requests
 from deq_jax.training.step import TrainState
@@ -137,15 +137,9 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
                 ends = plan.ends_at(step)
                 if not (ends or stop() is not None or clock() - saved > 60 * config.checkpoint_minutes):
                     continue
-                # What is saved has been measured, so no checkpoint holds a state that went wrong.
                 logbook.settle()
-            except FloatingPointError as error:
-                last = manager.latest_step()
-                good = (
-                    "there is no checkpoint yet"
-                    if last is None
-                    else f"the last good checkpoint is {manager.directory / str(last)}"
-                )
+            except NotFiniteError as error:
+                good = _last_good_checkpoint(config, error.step)
                 raise NonFiniteLossError(
                     f"{error}; {good}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
                 ) from error
@@ -157,6 +151,19 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
                     curves.draw(config.out)
                     drawn = clock()
         return stop()
+
+
+def _last_good_checkpoint(config: Config, failed: int) -> str:
+    """Says which it is, and sets aside those that are none, so that an evaluation reads it.
+
+    The step that failed has measured the state before its own update, so a checkpoint of that state is as broken; only
+    earlier ones have been followed by a step that went well.
+    """
+    good = checkpoints.latest_before(config.out, failed - 1)
+    checkpoints.set_aside_after(config.out, good or 0)
+    if good is None:
+        return "there is no good checkpoint yet"
+    return f"the last good checkpoint is {checkpoints.folder_of(config.out, good)}"
 
 
 def _result(config: Config) -> str:

@@ -54,15 +54,16 @@ class TrainMetrics(NamedTuple):
     """Means over the batch of one training step, measured before its update."""
 
     loss: Float[Array, ""]
+    """Cross-entropy to the labels as they are, as in an evaluation: without smoothing and penalty."""
     accuracy: Float[Array, ""]
     forward_iterations: Float[Array, ""]
     forward_residual: Float[Array, ""]
     adjoint_iterations: Float[Array, ""]
     adjoint_residual: Float[Array, ""]
     forward_converged: Float[Array, ""]
-    """Share of the samples whose forward solve reached its tolerance."""
+    """Share of the samples whose forward solve reached its tolerance; NaN where there is no equilibrium to solve."""
     adjoint_converged: Float[Array, ""]
-    """Share of the samples whose adjoint solve reached its own."""
+    """Share of the samples whose adjoint solve reached its own; NaN where none is made to a tolerance."""
     jacobian_penalty: Float[Array, ""]
     """‖∂f/∂z‖_F² / (numbers in a state); NaN in steps without the penalty."""
     is_finite: Bool[Array, ""]
@@ -119,11 +120,12 @@ def make_train_step(
         x = model.inject(scaled(images))
         solution = model.solve(x, report=report)
         logits = model.classify(solution.value)
-        loss = _cross_entropy(logits, labels, recipe.label_smoothing).mean()
+        total = cross_entropy(logits, labels, recipe.label_smoothing).mean()
         penalty = jnp.full((), jnp.nan)
         if recipe.penalty_weight:
             penalty = _penalty(model.cell, x, solution.value, key)
-        total = loss + recipe.penalty_weight * penalty if recipe.penalty_weight else loss
+            total += recipe.penalty_weight * penalty
+        loss = cross_entropy(logits, labels).mean()
         return total, (loss, penalty, logits, solution, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
 
     def train_step(state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, TrainMetrics]:
@@ -145,10 +147,12 @@ def make_train_step(
             accuracy=_hits(logits, labels).mean(),
             forward_iterations=solution.iterations.astype(jnp.float32).mean(),
             forward_residual=solution.residual.mean(),
-            adjoint_iterations=report.iterations.mean(),
-            adjoint_residual=report.residual.mean(),
-            forward_converged=_is_converged(solution.status).mean(),
-            adjoint_converged=_is_converged(report.status).mean(),
+            adjoint_iterations=_where_solved(model, report.iterations).mean(),
+            adjoint_residual=_where_solved(model, report.residual).mean(),
+            forward_converged=_where_solved(model, _is_converged(solution.status)).mean(),
+            adjoint_converged=_where_solved(
+                model, jnp.where(jnp.isnan(report.residual), jnp.nan, _is_converged(report.status))
+            ).mean(),
             jacobian_penalty=penalty,
             is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
         )
@@ -176,11 +180,11 @@ def make_eval_step(model: Classifier, *, flip: bool = False) -> EvalStep:
 
         return EvalSums(
             images=mask.astype(jnp.float32).sum(),
-            loss=total(optax.softmax_cross_entropy_with_integer_labels(logits, labels)),
+            loss=total(cross_entropy(logits, labels)),
             accuracy=total(_hits(logits, labels)),
             forward_iterations=total(solution.iterations),
             forward_residual=total(solution.residual),
-            forward_converged=total(_is_converged(solution.status)),
+            forward_converged=total(_where_solved(model, _is_converged(solution.status))),
         )
 
     return eval_step
@@ -193,7 +197,7 @@ def as_graph(model: Classifier, *, training: bool) -> nnx.GraphDef:
     return nnx.split(copy, nnx.Param, nnx.BatchStat)[0]
 
 
-def _cross_entropy(
+def cross_entropy(
     logits: Float[Array, "batch classes"], labels: Labels, smoothing: float = 0.0
 ) -> Float[Array, " batch"]:
     """Cross-entropy against labels of which a share `smoothing` is spread evenly over all classes."""
@@ -223,6 +227,11 @@ def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""
 def scaled(images: Images) -> Float[Array, "batch height width channels"]:
     """Pixels of 0 to 255 as numbers of 0 to 1."""
     return jnp.asarray(images, jnp.float32) / 255
+
+
+def _where_solved(model: Classifier, values: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """What a solve has measured; NaN where the model has only ordinary layers, and so no solve."""
+    return values if model.cell is not None else jnp.full_like(values, jnp.nan)
 
 
 def _is_converged(status: Array) -> Float[Array, " batch"]:
