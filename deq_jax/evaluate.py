@@ -2,7 +2,8 @@
 
 Prints one JSON object: `loss`, `accuracy`, `count` (images), `forward_iterations` (evaluations of f an image, on
 average), `forward_residual`, `converged` (share of images whose solve reached its tolerance), `step`, `dataset`,
-`split`, and the solve's `tol` and `max_iter`. A value that is not finite is null.
+`split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's logits are averaged with its mirror image's,
+of which the solve is not counted. A value that is not finite is null.
 """
 
 import dataclasses
@@ -74,6 +75,7 @@ def evaluate_run(
         "split": split,
         "tol": config.solver.tol,
         "max_iter": config.solver.max_iter,
+        "flip": config.evaluation.flip,
     }
 
 

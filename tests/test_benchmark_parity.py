@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.image import imread
 
 from benchmarks.parity import comparison, our_side
+from benchmarks.parity.__main__ import main
 from benchmarks.training import batches, exchange
 from benchmarks.training.exchange import Problem
 
@@ -26,7 +29,18 @@ def test_a_shift_is_the_gap():
 
 def test_both_curves_are_drawn(tmp_path):
     comparison.draw(CURVES, CURVES + 1, "title", tmp_path / "parity.png")
-    assert (tmp_path / "parity.png").stat().st_size > 10_000
+    picture = imread(tmp_path / "parity.png")[..., :3]
+    for color, strength in ((comparison.OURS, 1.0), (comparison.CHAPTER, 0.55)):
+        drawn = 1 - strength * (1 - np.array(to_rgb(color)))  # over white
+        assert (np.abs(picture - drawn) < 2 / 255).all(-1).sum() > 300
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [({"seeds": 1}, "--seeds must be at least 2"), ({"steps": 14}, "--steps must be at least 15")]
+)
+def test_what_cannot_be_compared_is_refused(option, said):
+    with pytest.raises(SystemExit, match=said):
+        main(**option)
 
 
 def test_our_side_solves_tightly_and_trains_on_the_given_batches(tmp_path):

@@ -5,9 +5,11 @@ import statistics
 import pytest
 from matplotlib.image import imread
 
-from benchmarks.report import tables
+from benchmarks.report import tables, tolerances
 from benchmarks.report.__main__ import main
 from benchmarks.report.runs import read_run
+from deq_jax.training import cli
+from deq_jax.training.config import differences
 from tests.runs import records
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -29,7 +31,9 @@ def runs(finished_run, tmp_path):
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     shutil.copytree(tmp_path / "a", tmp_path / "begun")
     path = tmp_path / "begun" / "metrics.jsonl"
-    path.write_text("\n".join(path.read_text().splitlines()[:3]) + "\n")
+    lines = records(tmp_path / "a")
+    evaluation = lines[-1] | {"step": 3}  # as it is after an epoch, when more are to come
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines[:3], evaluation]))
     return tmp_path
 
 
@@ -61,10 +65,51 @@ def test_the_numbers_are_those_of_the_run(runs):
     assert "1,642" in text
 
 
-def test_further_evaluations_are_shown(runs):
-    line = {"tol": 1e-4, "max_iter": 60, "accuracy": 0.875, "forward_iterations": 12.25, "forward_residual": 9e-5}
-    (runs / "a" / "evaluations.jsonl").write_text(json.dumps(line) + "\n")
-    assert "| 0 | 0.0001 | 60 | 87.50 | 12.2 | 9.0e-05 |" in tables.page([[read_run(runs / "a")]])
+def test_evaluations_at_other_tolerances_are_shown(runs):
+    shutil.rmtree(runs / "c")  # its weights are not of the width that it claims
+    tolerances.main(runs, tolerances=(1e-2, 1e-4), max_iter=50)
+    path = runs / "a" / "evaluations.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["tol"] for line in lines] == [1e-2, 1e-4]
+    assert not (runs / "begun" / "evaluations.jsonl").exists()
+    # Those of another split, and of a run that has since gone on, are not the finished run's.
+    more = [lines[0] | {"split": "train", "accuracy": 0.111}, lines[0] | {"step": 1, "accuracy": 0.222}]
+    lines[1]["accuracy"] = lines[0]["accuracy"] - 0.0125
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, *more]))
+    text = tables.page([[read_run(runs / "a")]])
+    for line in lines:
+        assert f"| 0 | {line['tol']:g} | 50 | {100 * line['accuracy']:.2f} | {line['forward_iterations']:.1f} |" in text
+    assert "the accuracy of a run changes by 1.25 points at most" in text
+    assert "11.10" not in text
+    assert "22.20" not in text
+
+
+def test_every_start_of_a_run_is_told(runs):
+    path = runs / "a" / "environment.json"
+    first = json.loads(path.read_text())
+    later = first | {"git": {"commit": "f" * 40, "dirty": False}}
+    path.write_text(json.dumps(first | {"resumed": [later, later]}))
+    text = tables.page([[read_run(runs / "a")]])
+    assert text.count("test images; commit") == 2
+    assert "commit ffffffffffff;" in text
+    assert "resumed 2 times" in text
+
+
+def test_the_command_trains_the_same_run_again(runs):
+    text = tables.page([[read_run(runs / "c")]])
+    command = next(line for line in text.splitlines() if line.startswith("$ python train.py"))
+    again = cli.parse(command.removeprefix("$ python train.py ").split())
+    assert differences(again, read_run(runs / "c").config) == {}
+    assert f"$ python -m deq_jax.evaluate {again.out}" in text
+
+
+def test_a_run_that_cannot_be_read_is_left_out(runs, capsys):
+    (runs / "b" / "environment.json").write_text("{}")
+    (runs / "c" / "config.json").write_text("{")
+    main(runs, runs / "RESULTS.md", runs / "accuracy.png")
+    printed = capsys.readouterr()
+    assert "1 of 4 runs were finished" in printed.out
+    assert printed.err.count("is left out, since it cannot be read") == 2
 
 
 def test_without_a_finished_run_there_is_nothing_to_report(runs, tmp_path):

@@ -1,9 +1,7 @@
 """``python -m benchmarks.report``: RESULTS.md from the files that training runs leave.
 
 A run counts once it has been trained to its end. Runs whose settings differ in the seed alone are one row. Where its
-folder holds ``evaluations.jsonl``, lines that ``python -m deq_jax.evaluate`` has printed, they are shown, too::
-
-    python -m deq_jax.evaluate RUN --tol 1e-4 --max-iter 60 >> RUN/evaluations.jsonl
+folder holds ``evaluations.jsonl``, as ``python -m benchmarks.report.tolerances`` writes it, that is shown, too.
 """
 
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import tyro
 
 from benchmarks.report import picture, tables
-from benchmarks.report.runs import grouped, read_run
+from benchmarks.report.runs import finished, grouped
 
 
 def main(
@@ -25,7 +23,7 @@ def main(
         image: the picture to draw, to which the page links.
     """
     folders = sorted(path.parent for path in runs.rglob("config.json"))
-    found = [run for folder in folders if (run := read_run(folder)) is not None]
+    found = finished(folders)
     if not found:
         raise SystemExit(f"no finished run below {runs}; train one first: python train.py digits")
     groups = grouped(found)

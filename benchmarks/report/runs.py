@@ -2,12 +2,14 @@
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from deq_jax.training import metrics
 from deq_jax.training.config import MAY_DIFFER, Config, flatten, to_dict
+from deq_jax.training.errors import UserError
 from deq_jax.training.folder import read_config
 
 SHARE = 0.1
@@ -28,6 +30,17 @@ class Run(NamedTuple):
     def accuracy(self) -> float:
         """Accuracy on the test split after the last step, as a share."""
         return self.evals[-1]["accuracy"]
+
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """What the run was started on, and what it was resumed on."""
+        return [self.environment, *self.environment["resumed"]]
+
+    @property
+    def test_evaluations(self) -> list[dict[str, Any]]:
+        """Further evaluations of the finished run on the test split."""
+        last = self.evals[-1]["step"]
+        return [line for line in self.evaluations if line["split"] == "test" and line["step"] == last]
 
     @property
     def minutes(self) -> float:
@@ -61,6 +74,19 @@ def read_run(folder: Path) -> Run | None:
         return None
     lines = more.read_text(encoding="utf-8").splitlines() if more.exists() else []
     return Run(folder, config, environment, train, evals, [json.loads(line) for line in lines if line.strip()])
+
+
+def finished(folders: Iterable[Path]) -> list[Run]:
+    """The finished runs among these folders; one that cannot be read is left out with a line on stderr."""
+    runs = []
+    for folder in folders:
+        try:
+            run = read_run(folder)
+        except (UserError, ValueError, KeyError) as error:
+            print(f"warning: {folder} is left out, since it cannot be read: {error}", file=sys.stderr)
+            continue
+        runs += [run] if run is not None else []
+    return runs
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
