@@ -47,10 +47,11 @@ docs: $(STAMP)
 
 notebooks: $(STAMP)
 	$(BIN)/jupyter-nbconvert --to notebook --execute --inplace --ExecutePreprocessor.record_timing=False notebooks/*.ipynb
+	$(BIN)/python notebooks/stamp.py
 
 package: $(STAMP)
 	rm -rf dist
-	PIP_BUILD_CONSTRAINT=constraints.txt $(BIN)/python -m build
+	$(BIN)/python -m build --dependency-constraints-txt constraints.txt
 	$(BIN)/twine check --strict dist/*
 
 test-lowest: $(LOWEST)/.installed

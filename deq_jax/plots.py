@@ -19,9 +19,12 @@ except ImportError as error:
 
 from deq_jax.solution import Solution, Status
 
+__all__ = ["ADJOINT", "COLORS", "FORWARD", "curves", "iterations", "residuals", "smoothed"]
+
 COLORS = ("#1f6f8b", "#d1603d", "#8a8f98", "#5b8c5a", "#8e5ea2", "#c9a227")
 """The project's colours, in the order in which they are used."""
 FORWARD, ADJOINT = COLORS[:2]
+"""Those of the forward and of the adjoint solve."""
 # The mean over this share of a run's steps is drawn over the steps themselves.
 _WINDOW = 0.03
 _BARS = 40
@@ -72,7 +75,9 @@ def residuals(
             if len(seen):
                 marker = "o" if status == Status.CONVERGED else "x"
                 ax.plot(evaluations[seen[-1]], trace[seen[-1], sample], marker, color=color, alpha=0.6, markersize=3.5)
-        ax.plot(evaluations, np.nanmedian(_held(trace), axis=1), color=color, linewidth=2, label=name or None)
+        held = np.ma.masked_invalid(_held(trace))  # of which all may be: the median of nothing would warn
+        median = np.ma.median(held, axis=1).filled(np.nan)
+        ax.plot(evaluations, median, color=color, linewidth=2, label=name or None)
     if tol is not None:
         ax.axhline(tol, color="#555555", linewidth=0.9, linestyle="--")
     ax.set_yscale("log")
@@ -109,8 +114,9 @@ def iterations(
         shown = done + failed > 0
         ax.bar(where[shown], done[shown], step * width, color=color, label=name or None)
         if failed.any():
-            style = {"color": "white", "edgecolor": color, "hatch": "////"}
-            ax.bar(where[shown], failed[shown], step * width, bottom=done[shown], **style)
+            bars = ax.bar(where[shown], failed[shown], step * width, bottom=done[shown], color="white")
+            for bar in bars:
+                bar.set(edgecolor=color, hatch="////")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     return _dressed(ax, "evaluations until a sample stopped", "samples")

@@ -14,7 +14,7 @@ class Status(enum.IntEnum):
     MAX_ITER = 1
     """``max_iter`` evaluations were spent first; the best iterate seen is returned."""
     DIVERGED = 2
-    """``f`` returned a value that is not finite; the best finite iterate seen is returned."""
+    """A value of ``f``, or its norm, was not finite; the best finite iterate seen is returned."""
 
 
 class Solution(NamedTuple):

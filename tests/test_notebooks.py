@@ -10,6 +10,8 @@ import nbformat
 import pytest
 from PIL import Image
 
+from notebooks import stamp
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
@@ -52,6 +54,10 @@ def test_it_was_run_from_top_to_bottom(notebook):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     assert not [output for output in outputs(notebook) if output.output_type == "error"]
+
+
+def test_its_outputs_are_those_of_its_cells(notebook):
+    assert notebook.metadata.get(stamp.KEY) == stamp.digest(notebook), "make notebooks runs it, and stores the outputs"
 
 
 def test_its_pictures_are_there_and_small(path, notebook):

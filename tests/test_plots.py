@@ -54,6 +54,12 @@ def test_the_bold_line_is_the_median_with_stopped_samples_at_their_last_residual
     assert ax.get_legend().get_texts()[0].get_text() == "by name"
 
 
+def test_a_batch_of_which_nothing_is_finite_is_drawn_without_a_warning(ax):
+    gone = deq_jax.anderson(lambda z: z * jnp.nan, jnp.ones((2, 1)), trace=True)
+    plots.residuals(gone, ax=ax)
+    assert np.isnan(ax.lines[-1].get_ydata()).all()
+
+
 def test_the_tolerance_is_a_line(sol, ax):
     plots.residuals(sol, tol=1e-2, ax=ax)
     assert set(ax.lines[-1].get_ydata()) == {1e-2}

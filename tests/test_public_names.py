@@ -15,7 +15,7 @@ PUBLIC = {
     **{f"deq_jax.{name}": getattr(deq_jax, name) for name in deq_jax.__all__},
     **{f"deq_jax.nn.{name}": getattr(nn, name) for name in nn.__all__ if name != "linen"},
     "deq_jax.nn.linen.DEQ": nn.linen.DEQ,
-    **{f"deq_jax.plots.{name}": getattr(plots, name) for name in ("curves", "iterations", "residuals", "smoothed")},
+    **{f"deq_jax.plots.{name}": getattr(plots, name) for name in plots.__all__ if name.islower()},
 }
 SHAPE = re.compile(r"\[(batch|max_iter|n)\b")
 # What a name has no need to say, and why.
@@ -56,7 +56,7 @@ OURS = {
     "deq_jax.Rule": "this library's solvers",
     "deq_jax.solve": "this library's loop",
     "deq_jax.nn.Stage": "how this library's stem is described",
-    **{f"deq_jax.plots.{name}": "a picture" for name in ("curves", "iterations", "residuals", "smoothed")},
+    **{f"deq_jax.plots.{name}": "a picture" for name in plots.__all__ if name.islower()},
 }
 
 

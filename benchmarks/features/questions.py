@@ -1,6 +1,6 @@
 """The questions, and what an answer is tried on; NumPy only, for every environment imports this.
 
-A library answers by a class whose methods have the names of ``QUESTIONS``. What raises is a no.
+A library answers by a class that has a method for every name of ``QUESTIONS``. What raises is a no.
 """
 
 import contextlib
@@ -83,10 +83,11 @@ def answer(library: Any) -> None:
     """Print one library's answers as a JSON object."""
     answers = {}
     for name in QUESTIONS:
+        ask = getattr(library, name)  # outside: a question that nobody has put to this library is no no
         try:
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                answers[name] = bool(getattr(library, name)())
+                answers[name] = bool(ask())
         except Exception:  # noqa: BLE001 — what raises is a no
             answers[name] = False
     print(json.dumps(answers))

@@ -58,8 +58,8 @@ def solve(
 ) -> Solution:
     """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
 
-    A sample stops when its relative residual is at most ``tol`` (CONVERGED), when ``f`` of it is not finite (DIVERGED),
-    or with the batch, after ``max_iter`` evaluations (MAX_ITER). From then on its state is frozen.
+    A sample stops when its relative residual is at most ``tol`` (CONVERGED), when ``f`` of it, or the norm of that, is
+    not finite (DIVERGED), or with the batch, after ``max_iter`` evaluations (MAX_ITER). From then on it is frozen.
 
     Args:
         rule: proposes iterates.
