@@ -1,7 +1,9 @@
 """Every public name says what it takes and gives, what it raises, and where it comes from."""
 
+import ast
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,11 @@ OURS = {
 def documentation(name):
     """The docstrings of a name, of its public methods, and of its fields."""
     thing = PUBLIC[name]
-    if inspect.isclass(thing):
-        return inspect.getsource(thing)
-    return inspect.getdoc(thing)
+    if not inspect.isclass(thing):
+        return inspect.getdoc(thing)
+    lines = ast.walk(ast.parse(textwrap.dedent(inspect.getsource(thing))))
+    texts = [line.value.value for line in lines if isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)]
+    return "\n".join(map(str, texts))
 
 
 def parameters(thing):
