@@ -47,7 +47,8 @@ def cifar10_fast() -> Config:
     """CIFAR-10 on two CPU cores: two stem layers make the image 8×8 before the equilibrium; flips and shifts.
 
     python train.py cifar10-fast
-    A draft: nothing of it has been trained to the end yet.
+    A draft: with 8 epochs it came to 83.6% on half of the test split (seed 0, JPEG copies) after 26 minutes on one core;
+    its 15 have been run with a lighter penalty only. docs/recipe.md tells how it was found.
     """
     return Config(
         dataset="cifar10",
@@ -69,7 +70,7 @@ def cifar10_fast() -> Config:
         solver=SolverConfig(tol=3e-2, max_iter=8),
         adjoint=AdjointConfig(tol=5e-2, max_iter=3),
         early=EarlyConfig(share=0.8, max_iter=5),
-        penalty=PenaltyConfig(weight=0.5, share=0.2),
+        penalty=PenaltyConfig(weight=2.0, share=0.2),
         optimizer=OptimizerConfig(
             method="muon",
             schedule="onecycle",
@@ -87,7 +88,7 @@ def cifar10_fast_explicit() -> Config:
     """The explicit counterpart of cifar10-fast: the same stem, head and recipe, ordinary layers for the equilibrium.
 
     python train.py cifar10-fast-explicit
-    A draft: nothing of it has been trained to the end yet.
+    It came to 87.3% on half of the test split (seed 0, JPEG copies) after 47 minutes on one CPU core.
     """
     fast = cifar10_fast()
     return dataclasses.replace(
