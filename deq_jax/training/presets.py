@@ -47,7 +47,7 @@ def cifar10_fast() -> Config:
     """CIFAR-10 on two CPU cores: two stem layers make the image 8×8 before the equilibrium; flips and shifts.
 
     python train.py cifar10-fast
-    A draft: with 8 epochs it came to 83.6% on half of the test split (seed 0, JPEG copies) after 26 minutes on one core;
+    A draft: with 8 epochs it came to 83.6% on half of the test set (seed 0, JPEG copies) after 26 minutes on one core;
     its 15 have been run with a lighter penalty only. docs/recipe.md tells how it was found.
     """
     return Config(
@@ -88,7 +88,7 @@ def cifar10_fast_explicit() -> Config:
     """The explicit counterpart of cifar10-fast: the same stem, head and recipe, ordinary layers for the equilibrium.
 
     python train.py cifar10-fast-explicit
-    It came to 87.3% on half of the test split (seed 0, JPEG copies) after 47 minutes on one CPU core.
+    It came to 87.3% on half of the test set (seed 0, JPEG copies) after 47 minutes on one CPU core.
     """
     fast = cifar10_fast()
     return dataclasses.replace(
