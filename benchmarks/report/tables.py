@@ -13,6 +13,8 @@ SELECTION = (
     "The settings of the CIFAR-10 presets were chosen by the accuracy of short runs on the images of this very test "
     "split, so that to them it is not unseen."
 )
+_SWEPT = (("forward_residual", ".1e"), ("converged", ".2%"))
+"""What a further evaluation has measured beside accuracy and evaluations, and how it is written."""
 
 
 def nearest_preset(config: Config) -> tuple[str, dict[str, Any]]:
@@ -40,9 +42,6 @@ def page(groups: Sequence[Sequence[Run]], picture: str = "") -> str:
     if any(run.config.dataset == "cifar10" for runs in groups for run in runs):
         head += f"\n{SELECTION}\n"
     return "\n".join([head, *table, "", *([picture, ""] if picture else []), *details])
-
-
-_MEASURED = (("forward_residual", ".1e"), ("converged", ".2%"))
 
 
 def title(number: int, runs: Sequence[Run]) -> str:
@@ -151,7 +150,7 @@ def _sweep(runs: Sequence[Run]) -> list[str]:
             line["max_iter"],
             f"{100 * line['accuracy']:.2f}",
             f"{line['forward_iterations']:.1f}",
-            *("–" if line[name] is None else f"{line[name]:{form}}" for name, form in _MEASURED),
+            *("–" if line[name] is None else f"{line[name]:{form}}" for name, form in _SWEPT),
         )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     accuracies = [[line["accuracy"] for line in run.test_evaluations] for run in runs if run.test_evaluations]
