@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 
 import deq_jax
 from deq_jax import nn
+from tests.unchecked import unchecked
 
 TIGHT = functools.partial(deq_jax.anderson, tol=1e-12, max_iter=500)
 
@@ -35,6 +36,12 @@ def stock_resnet_cell(cell, z, x):
 
     y = norm(jax.nn.relu(conv(z, cell.conv1)), cell.norm1)
     return norm(jax.nn.relu(z + norm(x + conv(y, cell.conv2), cell.norm2)), cell.norm3)
+
+
+def test_an_injection_without_a_batch_axis_is_refused():
+    cell = nn.FeedForwardCell(4, 6, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"\[batch, 4\], got \[4\]"):
+        unchecked(type(cell).initial_state)(cell, jnp.ones(4))
 
 
 def test_the_resnet_cell_is_its_formula():

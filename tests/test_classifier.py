@@ -46,3 +46,9 @@ def test_evaluation_changes_nothing():
 def test_pooling_must_fit():
     with pytest.raises(ValueError, match="pool must divide"):
         small(pool=3)
+
+
+def test_images_of_another_size_are_refused():
+    for shape in [(2, 8, 8, 1), (2, 1, 4, 4)]:
+        with pytest.raises(ValueError, match=r"takes images \[batch, 4, 4, 1\], got \[2, "):
+            small()(jnp.ones(shape))

@@ -92,6 +92,55 @@ def test_a_frozen_one_may_be_read(part):
     assert (layer(jnp.ones((2, 4))).status == deq_jax.Status.CONVERGED).all()
 
 
+class Rematerialised(nnx.Module):
+    """A cell that computes a part anew in the backward pass."""
+
+    def __init__(self):
+        self.linear = nnx.Linear(4, 4, kernel_init=nnx.initializers.normal(0.1), rngs=nnx.Rngs(0))
+
+    @nnx.remat
+    def part(self, z):
+        return jnp.tanh(self.linear(z))
+
+    def __call__(self, z, x):
+        return self.part(z) + x
+
+
+class Compiled(Rematerialised):
+    """A cell that is compiled by itself."""
+
+    @nnx.jit
+    def part(self, z):
+        return jnp.tanh(self.linear(z))
+
+
+def normalised(wrapper):
+    linear = nnx.Linear(4, 4, rngs=nnx.Rngs(0))
+    cell = Noisy(wrapper(linear))
+    cell.eval()
+    return cell
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Rematerialised,
+        Compiled,
+        lambda: normalised(lambda linear: nnx.WeightNorm(linear, rngs=nnx.Rngs(0))),
+        lambda: normalised(lambda linear: nnx.SpectralNorm(linear, rngs=nnx.Rngs(0))),
+    ],
+)
+def test_parameters_may_be_computed_anew_in_the_solve(make):
+    cell = make()
+    x = 0.1 * jax.random.normal(jax.random.key(0), (2, 4))
+    layer = nn.DEQ(cell, solver=functools.partial(TIGHT, max_iter=200))
+    sol = layer(x)
+    assert (sol.status == deq_jax.Status.CONVERGED).all()
+    np.testing.assert_allclose(cell(sol.value, x), sol.value, atol=1e-5)
+    gradient = nnx.grad(lambda layer: jnp.sum(layer(x).value))(layer)
+    assert max(jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradient)) > 0
+
+
 def test_only_modules_are_wrapped():
     with pytest.raises(TypeError, match=r"use deq_jax\.fixed_point"):
         nn.DEQ(lambda z, x: z)

@@ -9,6 +9,7 @@ from jax.test_util import check_grads
 
 from deq_jax.nn import BatchNorm, Conv, GroupNorm
 from deq_jax.nn.layers import group_norm
+from tests.unchecked import unchecked
 
 
 def test_group_norm_normalises_each_group_of_each_sample():
@@ -83,14 +84,27 @@ def test_initial_values_are_pytorch_s():
 
 
 def test_images_of_integers_are_refused():
-    # Outside of the tests nothing checks annotations.
-    call = Conv.__call__.__wrapped__ if hasattr(Conv.__call__, "__wrapped__") else Conv.__call__
     with pytest.raises(TypeError, match=r"got uint8.*Scale them first"):
-        call(Conv(3, 4, rngs=nnx.Rngs(0)), jnp.ones((1, 4, 4, 3), jnp.uint8))
+        unchecked(Conv.__call__)(Conv(3, 4, rngs=nnx.Rngs(0)), jnp.ones((1, 4, 4, 3), jnp.uint8))
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 3), (1, 3, 4, 4), (1, 4, 4, 1)])
+def test_images_of_another_form_are_refused(shape):
+    with pytest.raises(ValueError, match=r"takes images \[batch, height, width, 3\], got \["):
+        unchecked(Conv.__call__)(Conv(3, 4, rngs=nnx.Rngs(0)), jnp.ones(shape))
+
+
+@pytest.mark.parametrize("layer", [GroupNorm(8, 2), BatchNorm(8)])
+@pytest.mark.parametrize("shape", [(2, 4, 4, 1), (8,)])
+def test_another_number_of_channels_is_refused(layer, shape):
+    with pytest.raises(ValueError, match=r"takes \[batch, ..., 8\], channels last"):
+        unchecked(type(layer).__call__)(layer, jnp.ones(shape))
 
 
 def test_what_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match="odd"):
         Conv(3, 4, 2, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="kernel_size must be a whole number"):
+        unchecked(Conv.__init__)(nnx.Module.__new__(Conv), 3, 4, (3, 3), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="6 channels do not fall into 4 groups"):
         GroupNorm(6, 4)

@@ -57,6 +57,8 @@ def test_a_kernel_of_zeros_is_no_nan():
 def test_the_gain_must_be_positive():
     with pytest.raises(ValueError, match=r"max_gain must be positive, got 0\.0"):
         nn.NormalisedConv(2, 2, max_gain=0.0, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="std must be positive"):
+        nn.NormalisedConv(2, 2, std=0.0, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize("make", [nn.ResNetCell, nn.PreActivationCell])

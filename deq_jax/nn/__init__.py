@@ -3,6 +3,11 @@
 ``nn.DEQ`` wraps an NNX cell, ``nn.linen.DEQ`` a Linen one.
 """
 
+try:
+    import flax  # noqa: F401
+except ImportError as error:
+    raise ImportError("deq_jax.nn needs Flax: pip install 'deq_jax[flax]'.") from error
+
 from deq_jax.nn import linen
 from deq_jax.nn.cells import FeedForwardCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier

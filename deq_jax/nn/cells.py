@@ -29,6 +29,9 @@ class FeedForwardCell(nnx.Module):
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from; ``U`` and ``b`` are uniform in ±1/√in_features.
 
+    Raises:
+        ValueError: where the solve starts: the injection has no batch axis.
+
     Source: the chapter, "Deep networks and fixed point equations".
     """
 
@@ -55,7 +58,16 @@ class FeedForwardCell(nnx.Module):
         return self.activation(z @ self.W[...] + x @ self.U[...] + self.b[...]).astype(z.dtype)
 
     def initial_state(self, x: Float[Array, "batch in_features"]) -> Float[Array, "batch features"]:
-        """Zeros, ``[batch, features]``: where the solve starts."""
+        """Zeros, ``[batch, features]``: where the solve starts.
+
+        Raises:
+            ValueError: ``x`` is no ``[batch, in_features]``.
+        """
+        if x.ndim != 2:
+            raise ValueError(
+                f"FeedForwardCell takes an injection [batch, {self.U.shape[0]}], got {list(x.shape)}. "
+                "One sample is a batch of 1, x[None]."
+            )
         return jnp.zeros((x.shape[0], self.b.shape[0]), x.dtype)
 
 

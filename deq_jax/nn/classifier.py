@@ -9,6 +9,7 @@ from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.layers import BatchNorm, Conv, Resized, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
+from deq_jax.nn.stem import check_images
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -51,7 +52,7 @@ class DEQClassifier(nnx.Module):
         adjoint: Adjoint | None = None,
         rngs: nnx.Rngs,
     ):
-        height, width, image_channels = image_shape
+        height, width, image_channels = self.image_shape = image_shape
         check_divides(pool, height, width)
         self.pool = pool
         self.stem = Conv(image_channels, channels, kernel_size, rngs=rngs)
@@ -79,7 +80,12 @@ class DEQClassifier(nnx.Module):
         return self.deq.cell
 
     def inject(self, images: Image) -> Resized:
-        """The injection ``x``: convolution and batch norm."""
+        """The injection ``x``: convolution and batch norm.
+
+        Raises:
+            ValueError: the images are not ``[batch, *image_shape]``.
+        """
+        check_images(images, self.image_shape)
         return self.stem_norm(self.stem(images))
 
     def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:

@@ -83,7 +83,12 @@ def prepared(cell: Any) -> Any:
 
 
 def _leaves(cell: Any) -> dict[str, Any]:
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.as_pure(nnx.state(cell)))}
+    """All that a cell could carry from one evaluation to the next.
+
+    Parameters it does not: a weight normalisation computes them anew, and ``nnx.remat`` hands out equal ones.
+    """
+    state = nnx.as_pure(nnx.state(cell, nnx.Not(nnx.Param)))
+    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
 def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Image, conv, plain_conv
+from deq_jax.settings import whole_number
 
 Resized = Float[Array, "batch out_height out_width out_channels"]
 
@@ -58,7 +59,7 @@ class Conv(nnx.Module):
         rngs: where the initial values are drawn from.
 
     Raises:
-        ValueError: ``kernel_size`` is even, so that no padding keeps the size on both sides alike.
+        ValueError: ``kernel_size`` is no whole number, or even, so that no padding keeps the size on both sides alike.
 
     Source: the chapter, "Designing the layer f"; defaults as in PyTorch.
     """
@@ -75,8 +76,9 @@ class Conv(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {kernel_size}.")
+        kernel_size = whole_number("kernel_size", kernel_size)
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
         uniform = uniform_by_fan_in(kernel_size * kernel_size * in_channels)
         shape = (kernel_size, kernel_size, in_channels, out_channels)
         self.stride = stride
@@ -88,7 +90,14 @@ class Conv(nnx.Module):
 
         Raises:
             TypeError: the images are integers.
+            ValueError: the images have another number of axes or channels.
         """
+        channels = self.kernel.shape[2]
+        if x.ndim != 4 or x.shape[-1] != channels:
+            raise ValueError(
+                f"convolution takes images [batch, height, width, {channels}], got {list(x.shape)}. "
+                "Channels come last; one image is a batch of 1, image[None]."
+            )
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(
                 f"convolution takes floating-point images, got {x.dtype}. "
@@ -123,7 +132,12 @@ class GroupNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
-        """Normalise ``[batch, ..., channels]``."""
+        """Normalise ``[batch, ..., channels]``.
+
+        Raises:
+            ValueError: ``x`` has another number of channels.
+        """
+        _check_channels("GroupNorm", x, self.scale)
         return group_norm(x, self.scale[...], self.bias[...], num_groups=self.num_groups, epsilon=self.epsilon)
 
 
@@ -160,7 +174,12 @@ class BatchNorm(nnx.Module):
         self.var = nnx.BatchStat(jnp.ones(channels, param_dtype))
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
-        """Normalise ``[batch, ..., channels]``, and in training move the running averages."""
+        """Normalise ``[batch, ..., channels]``, and in training move the running averages.
+
+        Raises:
+            ValueError: ``x`` has another number of channels.
+        """
+        _check_channels("BatchNorm", x, self.scale)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
@@ -172,6 +191,12 @@ class BatchNorm(nnx.Module):
             self.var[...] += self.momentum * (unbiased - self.var[...])
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
         return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+
+
+def _check_channels(layer: str, x: Array, scale: nnx.Param) -> None:
+    # Without it, a single channel would broadcast in silence.
+    if x.ndim < 2 or x.shape[-1] != scale.shape[0]:
+        raise ValueError(f"{layer} takes [batch, ..., {scale.shape[0]}], channels last; got {list(x.shape)}.")
 
 
 def uniform_by_fan_in(fan_in: int) -> nnx.Initializer:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Convolved, Image, Kernel
 from deq_jax.nn.layers import Conv
+from deq_jax.settings import check_positive
 
 
 class NormalisedConv(nnx.Module):
@@ -31,7 +32,7 @@ class NormalisedConv(nnx.Module):
         rngs: where the initial values are drawn from.
 
     Raises:
-        ValueError: ``max_gain`` is not positive, or ``kernel_size`` is even.
+        ValueError: ``max_gain`` or ``std`` is not positive, or ``kernel_size`` is even.
 
     Source: Salimans and Kingma, "Weight normalization", 2016, equation 2; the bound is this library's.
     """
@@ -49,6 +50,7 @@ class NormalisedConv(nnx.Module):
     ):
         if not 0 < max_gain < math.inf:
             raise ValueError(f"max_gain must be positive, got {max_gain}.")
+        check_positive("std", std)
         drawn = Conv(
             in_channels,
             out_channels,
