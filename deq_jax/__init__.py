@@ -6,6 +6,7 @@ The functional face. The Flax side is ``deq_jax.nn``, imported on its own: impor
 from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, phantom
 from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
+from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
@@ -21,6 +22,7 @@ __all__ = [
     "adjoint_report",
     "anderson",
     "broyden",
+    "check_independence",
     "direct",
     "fixed_point",
     "fixed_point_jvp",

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, PyTree
 
 from deq_jax.settings import whole_number
@@ -22,7 +21,9 @@ from deq_jax.trees import (
     flatten_samples,
     relative_residual,
     restore_samples,
-    sample_norm,
+    sample_scale,
+    sample_unit,
+    sample_where,
 )
 
 Solver = Callable[[Callable[[PyTree], PyTree], PyTree], Solution]
@@ -85,10 +86,11 @@ def implicit(solver: Solver) -> Adjoint:
     """
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
-        unit = _unit(y)
-        scaled = _scaled(y, 1 / unit)
+        flat = flatten_samples(y)
+        unit = sample_unit(flat)
+        scaled = restore_samples(sample_scale(flat, 1 / unit), y)
         solution = fixed_point(lambda g, y: jax.tree.map(jnp.add, transposed(g), y), scaled, scaled, solver=solver)
-        return solution._replace(value=_scaled(solution.value, unit))
+        return solution._replace(value=restore_samples(sample_scale(flatten_samples(solution.value), unit), y))
 
     return solve
 
@@ -96,7 +98,8 @@ def implicit(solver: Solver) -> Adjoint:
 def direct() -> Adjoint:
     """Solve ``(I − J)ᵀ g = y`` densely, one matrix a sample; exact, for small states and for tests.
 
-    Costs a vector-Jacobian product for every number in a sample's state, and a matrix of that size squared.
+    Costs a vector-Jacobian product for every number in a sample's state, and a matrix of that size squared. A sample
+    whose matrix is singular has no gradient, zero, and is reported as DIVERGED.
 
     Raises:
         ValueError: in the backward pass, where a sample has more than ``DENSE_LIMIT`` numbers.
@@ -121,8 +124,14 @@ def direct() -> Adjoint:
         g = unravel(solved.astype(flat.dtype))
         mapped = jax.tree.map(jnp.add, transposed(g), y)
         residual = relative_residual(flatten_samples(mapped), flatten_samples(g)).astype(jnp.float32)
-        status = jnp.where(jnp.isfinite(residual), Status.CONVERGED, Status.DIVERGED).astype(jnp.int8)
-        return Solution(g, residual, jnp.full(batch, size + 1, jnp.int32), status)
+        is_finite = jnp.isfinite(residual)
+        zero = flatten_samples(jax.tree.map(jnp.zeros_like, g))
+        return Solution(
+            restore_samples(sample_where(is_finite, flatten_samples(g), zero), g),
+            jnp.where(is_finite, residual, jnp.inf),
+            jnp.full(batch, size + 1, jnp.int32),
+            jnp.where(is_finite, Status.CONVERGED, Status.DIVERGED).astype(jnp.int8),
+        )
 
     return solve
 
@@ -139,14 +148,20 @@ def jacobian_free() -> Adjoint:
 
 
 def phantom(steps: int, damping: float = 1.0) -> Adjoint:
-    """Take ``steps`` damped iterations ``g ← (1 − damping) · g + damping · (Jᵀ g + y)`` from ``g = y``; approximate.
+    r"""Cut the damped Neumann series of the inverse short; approximate.
 
-    The truncated, damped Neumann series of the inverse. Nothing is measured, so the report's residual is NaN and its
-    status MAX_ITER.
+    $$g = \delta \sum_{i=0}^{\text{steps}} \big((1 - \delta)\,I + \delta\,J^\top\big)^i\, y,$$
+
+    which is ``steps`` damped iterations from ``g = damping · y``, and what backpropagation through ``steps + 1`` damped
+    evaluations of ``f`` at the equilibrium gives. Nothing is measured, so the report's residual is NaN and its status
+    MAX_ITER.
 
     Args:
         steps: vector-Jacobian products to spend, at least 1.
-        damping: the share of each step that is taken, in (0, 1].
+        damping: the share ``δ`` of each step that is taken, in (0, 1].
+
+    Returns:
+        An adjoint, to hand to [`deq_jax.fixed_point`][].
 
     Raises:
         ValueError: ``steps`` is not positive, or ``damping`` is out of its range.
@@ -156,28 +171,16 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     steps = whole_number("steps", steps)
     if not 0 < damping <= 1:
         raise ValueError(f"phantom's damping must lie in (0, 1], got {damping}.")
+    share = float(damping)  # a NumPy number would widen a narrower state
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         del fixed_point
-        g = y
+        g = jax.tree.map(lambda y: share * y, y)
         for _ in range(steps):
-            g = jax.tree.map(lambda g, jg, y: (1 - damping) * g + damping * (jg + y), g, transposed(g), y)
+            g = jax.tree.map(lambda g, jg, y: (1 - share) * g + share * (jg + y), g, transposed(g), y)
         return _truncated(g, steps, batch_size(y))
 
     return solve
-
-
-def _unit(y: PyTree) -> Float[Array, " batch"]:
-    """A power of two near the size of each sample's ``y``, by which numbers scale without rounding; 1 for zero."""
-    norm = sample_norm(flatten_samples(y))
-    usable = (norm > 0) & jnp.isfinite(norm)
-    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, norm, 1))), -120, 120).astype(jnp.int32)
-    return lax.stop_gradient(jnp.ldexp(jnp.ones_like(norm), exponent))
-
-
-def _scaled(y: PyTree, factor: Float[Array, " batch"]) -> PyTree:
-    flat = flatten_samples(y)
-    return restore_samples(jax.tree.map(lambda leaf: (leaf * factor[:, None]).astype(leaf.dtype), flat), y)
 
 
 def _truncated(g: PyTree, steps: int, batch: int) -> Solution:

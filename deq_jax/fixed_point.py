@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
-from deq_jax.implicit_function import check_arguments, check_solution, hoist, where_solved
+from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
@@ -34,13 +34,18 @@ def fixed_point(
     J = \frac{\partial f}{\partial z}, \quad J_\theta = \frac{\partial f}{\partial \theta} \quad \text{at } z^\star,$$
 
     so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
-    solves, and can be differentiated again, in reverse mode. The gradient with respect to ``z0`` is zero, and so is the
-    gradient from a sample that diverged: there is no equilibrium to differentiate.
+    solves, and can be differentiated again, in reverse mode; forward mode is [`deq_jax.fixed_point_jvp`][]'s. What a
+    backward solve has found is used, however short it fell; only ``report`` tells.
+
+    The gradient with respect to ``z0`` is zero. A sample that diverged has no equilibrium to differentiate, and adds
+    nothing to any gradient, so long as ``f`` and its derivative are finite at the value returned for it. Where they are
+    not, as with a NaN in its input, what it shares with others gets 0 · NaN, which is NaN: clean such inputs before.
 
     Args:
         f: maps a state and ``args`` to a state of the same structure, shapes and dtypes. Samples must be independent,
             and the function pure.
-        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
+        z0: where to start; a pytree of floating-point arrays ``[batch, ...]``. An array of one axis is a batch of
+            numbers: one sample is a batch of 1. [`deq_jax.check_independence`][] tells whether samples mix.
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
@@ -70,7 +75,8 @@ def fixed_point(
     """
     batch = batch_size(z0)
     z0 = jax.tree.map(jnp.asarray, z0)
-    check_arguments(args, solver)
+    check_arguments(args)
+    check_solver("solver", solver)
     _check_report(report, batch)
     adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
     apply, closure = hoist(f, z0, args)

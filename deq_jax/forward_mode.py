@@ -10,10 +10,10 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Solver
-from deq_jax.implicit_function import check_arguments, check_solution, hoist, where_solved
+from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size
+from deq_jax.trees import batch_size, flatten_samples, restore_samples, sample_scale, sample_unit
 
 
 def fixed_point_jvp(
@@ -47,7 +47,8 @@ def fixed_point_jvp(
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
-            ``solver`` returns something else than a Solution like ``z0``, or ``f`` has no forward mode.
+            a solver is no callable ``(f, z0)`` or returns something else than a Solution like ``z0``, or ``f`` has no
+            forward mode.
         ValueError: the leading axes of ``z0`` differ.
 
     Examples:
@@ -61,9 +62,11 @@ def fixed_point_jvp(
     """
     batch_size(z0)
     z0 = jax.tree.map(jnp.asarray, z0)
-    check_arguments(args, solver)
-    apply, closure = hoist(f, z0, args)
+    check_arguments(args)
+    check_solver("solver", solver)
     linear_solver = solver if tangent_solver is None else tangent_solver
+    check_solver("tangent_solver", linear_solver)
+    apply, closure = hoist(f, z0, args)
 
     @jax.custom_jvp
     def solve(z0: PyTree, args: tuple, closure: list) -> Solution:
@@ -83,7 +86,12 @@ def fixed_point_jvp(
             return jax.tree.map(jnp.subtract, t, jt)
 
         def invert(linear: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
-            return linear_solver(lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, linear(t), b), b).value
+            # In units of b, as the adjoint is solved in those of y: both may be too small to square.
+            flat = flatten_samples(b)
+            unit = sample_unit(flat)
+            b = restore_samples(sample_scale(flat, 1 / unit), b)
+            t = linear_solver(lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, linear(t), b), b).value
+            return restore_samples(sample_scale(flatten_samples(t), unit), t)
 
         b = where_solved(solution.status, b)
         t = lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)

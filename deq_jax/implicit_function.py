@@ -1,5 +1,6 @@
 """What both ways of differentiating an equilibrium share: everything that ``f`` depends on, and a sound solution."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import check_same_form, evaluating, flatten_samples, restore_samples, sample_where
 
 
 def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
@@ -18,7 +19,8 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
     ``jax.closure_convert`` leaves in place.
     """
-    jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
+    with evaluating(z0):
+        jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
     check_same_form(out, z0)
     structure = jax.tree.structure(out)
 
@@ -29,13 +31,19 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     return apply, jaxpr.consts
 
 
-def check_arguments(args: tuple, solver: Any) -> None:
-    """Raise a TypeError unless ``solver`` can be called and ``args`` hold arrays or numbers only."""
-    if not callable(solver):
+def check_solver(name: str, solver: Any) -> None:
+    """Raise a TypeError unless ``solver`` can be called as ``solver(f, z0)``."""
+    try:
+        inspect.signature(solver).bind("f", "z0")
+    except (TypeError, ValueError) as error:
         raise TypeError(
-            f"solver must be a callable (f, z0) -> Solution, got {solver!r}. "
+            f"{name} must be a callable (f, z0) -> Solution, got {solver!r}. "
             "Pass a function, such as functools.partial(deq_jax.anderson, tol=1e-3)."
-        )
+        ) from error
+
+
+def check_arguments(args: tuple) -> None:
+    """Raise a TypeError unless ``args`` hold arrays or numbers only."""
     for path, leaf in jax.tree.leaves_with_path(args):
         if not (hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)):
             raise TypeError(

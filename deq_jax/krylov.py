@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from deq_jax.adjoint import Adjoint, implicit
 from deq_jax.implicit_function import hoist
@@ -19,7 +19,8 @@ from deq_jax.trees import (
     flatten_samples,
     relative_residual,
     restore_samples,
-    sample_dot,
+    sample_scale,
+    sample_unit,
     sample_where,
 )
 
@@ -69,16 +70,17 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, wide), narrow)
         offset = affine(zero)
         # In units of the offset the vectors handed to f are as large as what f adds, and no digits are lost.
-        unit = jnp.sqrt(sample_dot(offset, offset))
-        unit = jnp.where((unit > 0) & jnp.isfinite(unit), unit, 1)
+        unit = sample_unit(offset)
 
         def residual(v: Matrices) -> Matrices:
             """``(I − A) v`` where ``f(z) = A z + offset``."""
-            mapped = affine(_scaled(v, unit))
-            return jax.tree.map(lambda v, fv: v - fv, v, _scaled(jax.tree.map(jnp.subtract, mapped, offset), 1 / unit))
+            mapped = affine(sample_scale(v, unit))
+            return jax.tree.map(
+                lambda v, fv: v - fv, v, sample_scale(jax.tree.map(jnp.subtract, mapped, offset), 1 / unit)
+            )
 
-        solved, steps = _per_sample(lineax, method, residual, _scaled(offset, 1 / unit))
-        z = _scaled(solved, unit)
+        solved, steps = _per_sample(lineax, method, residual, sample_scale(offset, 1 / unit))
+        z = sample_scale(solved, unit)
         measured = relative_residual(affine(z), z)
         finite = jnp.isfinite(measured)
         status = jnp.where(measured <= tol, Status.CONVERGED, jnp.where(finite, Status.MAX_ITER, Status.DIVERGED))
@@ -120,7 +122,3 @@ def _per_sample(
         return result.value, result.stats["num_steps"]
 
     return jax.vmap(solve)(b)
-
-
-def _scaled(z: Matrices, factor: Float[Array, " batch"]) -> Matrices:
-    return jax.tree.map(lambda leaf: leaf * factor[:, None].astype(leaf.dtype), z)

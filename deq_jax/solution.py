@@ -22,7 +22,7 @@ class Solution(NamedTuple):
 
     ``residual`` belongs to ``value``: it is ``‖f(value) − value‖₂ / ‖f(value)‖₂``, per sample. It is infinite where no
     evaluation of the sample was finite, and where ``f(value)`` is zero and ``value`` is not. Only ``value`` carries
-    gradients.
+    gradients, and only where it comes from [`deq_jax.fixed_point`][] or its sibling.
     """
 
     value: PyTree[Float[Array, "batch ..."]]

@@ -5,15 +5,16 @@ A state is any pytree of floating-point arrays. Solvers work on its flattened fo
 Sums accumulate in float32 or better, whatever the dtype of the leaves.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float, Key, PyTree
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
 
@@ -58,6 +59,20 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
                 f"f must return what it is given: z0{where} is {given}, f(z0){where} is {returned}. "
                 "Make z0 like the output of f, or cast or project inside f."
             )
+
+
+@contextlib.contextmanager
+def evaluating(z0: PyTree) -> Iterator[None]:
+    """Say, in what ``f`` raises when it is traced, what it was given."""
+    try:
+        yield
+    except Exception as error:
+        forms = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", z0)
+        error.add_note(
+            f"deq_jax was evaluating f at a state z of the form of z0: {forms}. Where f wants another, give it as z0; "
+            "a cell in nn.DEQ says it by a method initial_state(x)."
+        )
+        raise
 
 
 def flatten_samples(z: PyTree) -> Matrices:
@@ -112,6 +127,19 @@ def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matri
     return jax.tree.map(lambda x, y: jnp.where(mask[:, None], x, y), a, b)
 
 
+def sample_unit(a: Matrices) -> Float[Array, " batch"]:
+    """A power of two near each sample's norm, by which numbers scale without rounding; 1 for zero. No derivative."""
+    norm = sample_norm(a)
+    usable = (norm > 0) & jnp.isfinite(norm)
+    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, norm, 1))), -120, 120).astype(jnp.int32)
+    return lax.stop_gradient(jnp.ldexp(jnp.ones_like(norm), exponent))
+
+
+def sample_scale(a: Matrices, factor: Float[Array, " batch"]) -> Matrices:
+    """Each sample of ``a`` times its ``factor``, in the dtypes of ``a``."""
+    return jax.tree.map(lambda leaf: (leaf * factor[:, None]).astype(leaf.dtype), a)
+
+
 def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
 
@@ -124,3 +152,11 @@ def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     ratio = step / jnp.where(size == 0, 1, size)
     residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
     return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)
+
+
+def draw(sampler: Callable[..., Array], key: Key[Array, ""], z: PyTree) -> PyTree:
+    """Random numbers of the form of ``z``, each leaf from a key of its own."""
+    leaves, structure = jax.tree.flatten(z)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [sampler(k, jnp.shape(leaf), jnp.result_type(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, drawn)

@@ -64,9 +64,59 @@ def test_phantom_gradients_approach_the_exact_one(problem):
 def test_phantom_is_the_damped_neumann_series():
     y = jnp.ones((1, 1))
     sol = deq_jax.phantom(2, damping=0.5)(lambda g: 0.5 * g, y, deq_jax.fixed_point)
-    # 1 → 0.5 + 0.5·(0.5 + 1) = 1.25 → 0.625 + 0.5·(0.625 + 1) = 1.4375
-    np.testing.assert_allclose(sol.value, [[1.4375]])
+    # H = 0.5 + 0.5·0.5 = 0.75, and 0.5·(1 + 0.75 + 0.75²) = 1.15625
+    np.testing.assert_allclose(sol.value, [[1.15625]])
     assert sol.iterations[0] == 2
+
+
+def test_phantom_is_backpropagation_through_damped_steps_at_the_equilibrium(problem):
+    loss, (w, x, bias), _ = problem
+    z_star = loss(w, x, bias, None)[1]
+    damping, steps = 0.8, 4
+
+    def cell(z, w):
+        return jnp.tanh(z @ w) + x + bias
+
+    def by_steps(w):
+        def damped(z):
+            return (1 - damping) * z + damping * cell(z, w)
+
+        return jnp.sum(jnp.sin(deq_jax.unrolled(damped, z_star, steps=steps + 1)))
+
+    def by_phantom(w):
+        solver = functools.partial(deq_jax.anderson, tol=1e-12, max_iter=300)
+        adjoint = deq_jax.phantom(steps, damping)
+        return jnp.sum(jnp.sin(deq_jax.fixed_point(cell, z_star, w, solver=solver, adjoint=adjoint).value))
+
+    np.testing.assert_allclose(jax.grad(by_phantom)(w), jax.grad(by_steps)(w), rtol=1e-9, atol=1e-12)
+
+
+def test_direct_gives_a_singular_sample_no_gradient_and_the_others_theirs():
+    y = jnp.array([[0.5], [1.0], [0.2]])  # the Jacobian of the second is the identity
+
+    def loss(w, report):
+        def f(z, w):
+            return jnp.where(y == 1.0, z, w * y * z + 1.0)
+
+        return deq_jax.fixed_point(f, jnp.zeros((3, 1)), w, adjoint=deq_jax.direct(), report=report).value.sum()
+
+    gradient, report = jax.grad(loss, argnums=(0, 1))(1.0, deq_jax.adjoint_report(3))
+    # Σ y / (1 − y)² over the two others.
+    np.testing.assert_allclose(gradient, 0.5 / 0.25 + 0.2 / 0.64, rtol=0.05)
+    np.testing.assert_array_equal(report.status, [Status.CONVERGED, Status.DIVERGED, Status.CONVERGED])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_settings_may_be_numpy_numbers(x64, dtype):
+    x, half = jnp.ones((2, 3), dtype), np.float64(0.5)
+    adjoint = deq_jax.phantom(3, half)
+    solver = functools.partial(deq_jax.anderson, beta=half, lam=half, tol=half)
+    gradient = jax.grad(
+        lambda x: deq_jax.fixed_point(
+            lambda z, x: z * 0.5 + x, jnp.zeros_like(x), x, solver=solver, adjoint=adjoint
+        ).value.sum()
+    )(x)
+    assert gradient.dtype == dtype
 
 
 def test_jacobian_free_spends_nothing():

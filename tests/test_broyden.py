@@ -56,3 +56,11 @@ def test_a_step_that_teaches_nothing_does_no_harm():
 def test_memory_must_be_positive():
     with pytest.raises(ValueError, match="m must be"):
         broyden(lambda z: z, jnp.zeros((1, 1)), m=0)
+
+
+@pytest.mark.parametrize("scale", [1e-10, 1.0, 1e10, 1e15])
+def test_the_scale_of_a_state_does_not_matter(scale):
+    turn = 1.5 * jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    sol = broyden(lambda z: z @ turn + scale, jnp.zeros((1, 2)), tol=1e-4)
+    assert sol.status[0] == Status.CONVERGED
+    assert sol.iterations[0] <= 5

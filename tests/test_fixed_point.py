@@ -1,9 +1,7 @@
 import functools
-import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from jax.test_util import check_grads
@@ -11,6 +9,7 @@ from jax.test_util import check_grads
 import deq_jax
 from deq_jax import Status, fixed_point
 from tests.problems import tanh_network
+from tests.unchecked import unchecked
 
 TIGHT = functools.partial(deq_jax.anderson, tol=1e-13, max_iter=300)
 
@@ -171,10 +170,8 @@ def test_another_form_is_refused(f, z0, error, message):
     ],
 )
 def test_misuse_is_named(settings, error, message):
-    with pytest.raises((error, jaxtyping.TypeCheckError)) as caught:
-        fixed_point(lambda z: 0.5 * z, jnp.zeros((2, 1)), **settings)
-    if not isinstance(caught.value, jaxtyping.TypeCheckError):
-        assert re.search(message, str(caught.value))
+    with pytest.raises(error, match=message):
+        unchecked(fixed_point)(lambda z: 0.5 * z, jnp.zeros((2, 1)), **settings)
 
 
 def test_arguments_that_are_no_arrays_are_named():
@@ -193,3 +190,15 @@ def test_importing_the_core_imports_no_flax():
 
     code = "import sys, deq_jax; sys.exit(any(name.split('.')[0] == 'flax' for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_broken_input_that_is_taken_out_before_the_solve_spoils_nothing():
+    f, w, x = tanh_network(jax.random.key(0), 4, 5)
+
+    def loss(w, x):
+        usable = jnp.isfinite(x).all(axis=1, keepdims=True)
+        x = jnp.where(usable, x, 0)
+        return jnp.sum(jnp.where(usable, fixed_point(f, jnp.zeros_like(x), x, w).value, 0) ** 2)
+
+    spoilt, clean = jax.grad(loss)(w, x.at[1].set(jnp.nan)), jax.grad(loss)(w, x[np.array([0, 2, 3])])
+    np.testing.assert_allclose(spoilt, clean, rtol=1e-5)  # float32, another order of sums

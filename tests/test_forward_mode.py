@@ -10,6 +10,7 @@ from jax.test_util import check_grads
 import deq_jax
 from deq_jax import nn
 from tests.problems import tanh_network
+from tests.unchecked import unchecked
 
 TIGHT = functools.partial(deq_jax.anderson, tol=1e-13, max_iter=300)
 
@@ -72,3 +73,26 @@ def test_a_cell_with_a_custom_vjp_has_none_either():
     x = jnp.ones((1, 4, 4, 4))
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda x: deq_jax.fixed_point_jvp(cell, x, x).value, (x,), (x,))
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_tangents_of_any_size_give_the_same_derivative(size):
+    # A rotation that also stretches: only a solve that sees its own scale gets anywhere.
+    turn = 0.9 * jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+
+    def loss(x, size):
+        solver = functools.partial(deq_jax.anderson, tol=1e-6, max_iter=100)
+        return (
+            size * deq_jax.fixed_point_jvp(lambda z, x: z @ turn + x, jnp.zeros_like(x), x, solver=solver).value[0, 0]
+        )
+
+    x = jnp.ones((1, 2))
+    expected = jnp.linalg.solve(jnp.eye(2) - turn, jnp.array([1.0, 0.0]))
+    np.testing.assert_allclose(jax.grad(loss)(x, size)[0] / size, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("solver", [1e-3, deq_jax.direct()])
+@pytest.mark.parametrize("name", ["solver", "tangent_solver"])
+def test_what_is_no_solver_is_refused(name, solver):
+    with pytest.raises(TypeError, match=f"^{name} must be a callable"):
+        unchecked(deq_jax.fixed_point_jvp)(lambda z: 0.5 * z, jnp.ones((1, 2)), **{name: solver})

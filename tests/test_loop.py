@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import deq_jax
 from deq_jax import Rule, Status, solve
@@ -141,3 +142,35 @@ def test_settings_must_be_positive(setting):
 def test_an_output_of_another_form_is_refused():
     with pytest.raises(TypeError, match=r"z0 is float32\[1, 2\], f\(z0\) is float32\[1, 3\]"):
         solve(PLAIN, lambda z: jnp.ones((1, 3)), jnp.ones((1, 2)), tol=0.1, max_iter=5)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_iterates_that_shrink_to_zero_are_followed(solver):
+    # Every residual is about 1, so that no tolerance is met; the value is near the equilibrium all the same.
+    sol = solver(halve, jnp.ones((1, 3)), max_iter=30)
+    assert sol.status[0] in (Status.MAX_ITER, Status.CONVERGED)
+    assert jnp.abs(sol.value).max() < 1e-6
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("mode", [jax.grad, jax.jacfwd])
+def test_a_solver_refuses_to_be_differentiated(solver, mode):
+    with pytest.raises(TypeError, match=r"deq_jax\.fixed_point"):
+        mode(lambda x: solver(lambda z: 0.5 * z + x, jnp.zeros_like(x)).value.sum())(jnp.ones((2, 3)))
+
+
+def test_a_solver_may_stand_beside_what_is_differentiated():
+    def loss(x):
+        start = deq_jax.anderson(lambda z: 0.5 * z + lax.stop_gradient(x), jnp.zeros_like(x)).value
+        return jnp.sum(x * start)
+
+    # The equilibrium is 2 for x = 1, and the loss x · 2.
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(jnp.ones((2, 3))), 2, rtol=1e-2)
+    np.testing.assert_allclose(jax.grad(jax.jit(loss))(jnp.ones((2, 3))), 2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("run", [lambda f, z0: deq_jax.anderson(f, z0), lambda f, z0: deq_jax.fixed_point(f, z0)])
+def test_an_error_within_f_says_what_f_was_given(run):
+    with pytest.raises(TypeError) as caught:
+        run(lambda z: z @ jnp.ones((3, 3)), jnp.zeros((2, 4)))
+    assert "a state z of the form of z0: float32[2, 4]" in "".join(caught.value.__notes__)

@@ -76,10 +76,11 @@ def anderson(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][].
+        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
-        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
+            solution is differentiated.
         ValueError: the leading axes of ``z0`` differ, or a setting is out of its range.
 
     Examples:
@@ -103,7 +104,7 @@ def anderson(
         g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
         if is_plain_mixing:
             return g, jax.tree.map(lambda b: b.astype(dtype), fz)
-        return g, jax.tree.map(lambda a, b: a.astype(dtype) + beta * b, z, g)
+        return g, jax.tree.map(lambda a, b: a.astype(dtype) + jnp.asarray(beta, dtype) * b, z, g)
 
     def like_state(target: Matrices, z: Matrices) -> Matrices:
         return jax.tree.map(lambda a, leaf: a.astype(leaf.dtype), target, z)

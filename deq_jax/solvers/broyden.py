@@ -51,10 +51,11 @@ def broyden(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][].
+        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
-        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
+            solution is differentiated.
         ValueError: the leading axes of ``z0`` differ, or a setting is out of its range.
 
     Examples:
@@ -98,7 +99,7 @@ def _learn(
     dz_b = _apply(seen.v, seen.u, known, dz)
     denominator = sample_dot(dz, b_dg)
     # The cosine between the two: below rounding it has no direction to offer.
-    size = jnp.sqrt(sample_dot(dz, dz) * sample_dot(b_dg, b_dg))
+    size = jnp.sqrt(sample_dot(dz, dz)) * jnp.sqrt(sample_dot(b_dg, b_dg))  # their product may overflow
     usable = jnp.abs(denominator) > 10 * jnp.finfo(denominator.dtype).eps * size
     divisor = jnp.where(usable, denominator, 1)
     new_u = jax.tree.map(lambda a, b: (a - b) / divisor[:, None], dz, b_dg)

@@ -34,10 +34,11 @@ def forward_iteration(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][].
+        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
-        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
+            solution is differentiated.
         ValueError: the leading axes of ``z0`` differ, or a setting is not positive.
 
     Examples:

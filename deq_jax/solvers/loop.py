@@ -6,7 +6,7 @@ training step.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from deq_jax.trees import (
     accumulation_dtype,
     batch_size,
     check_same_form,
+    evaluating,
     flatten_function,
     flatten_samples,
     relative_residual,
@@ -71,10 +72,11 @@ def solve(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][].
+        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
-        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
+            solution is differentiated.
         ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
     """
     check_positive("tol", tol)
@@ -82,7 +84,8 @@ def solve(
     batch = batch_size(z0)
     # A weakly typed state would change its type in the loop, when f makes it an ordinary array.
     z0 = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.result_type(leaf)), z0)
-    form = jax.eval_shape(f, z0)
+    with evaluating(z0):
+        form = jax.eval_shape(f, z0)
     check_same_form(form, z0)
     flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
 
@@ -95,7 +98,8 @@ def solve(
         converged = carry.active & (residual <= tol)
         diverged = carry.active & jnp.isnan(residual)
         active = carry.active & ~converged & ~diverged
-        better = carry.active & (residual < carry.best_residual)
+        # Of equals the latest: where the equilibrium is zero all residuals are alike, and iterates still get nearer.
+        better = carry.active & (residual <= carry.best_residual) & jnp.isfinite(residual)
         proposed, rule_state = rule.update(carry.z, fz, carry.rule_state, carry.k)
         return _Carry(
             k=carry.k + 1,
@@ -129,7 +133,26 @@ def solve(
     start = _varying_over(_varying_axes((form, z0)), start)._replace(k=start.k)
     end = lax.while_loop(unfinished, evaluate, start)
     return Solution(
-        restore_samples(end.best, z0), end.best_residual.astype(jnp.float32), end.iterations, end.status, end.trace
+        restore_samples(_not_differentiable(end.best), z0),
+        end.best_residual.astype(jnp.float32),
+        end.iterations,
+        end.status,
+        end.trace,
+    )
+
+
+@jax.custom_jvp
+def _not_differentiable(value: Matrices) -> Matrices:
+    """``value``, which has no derivative: that of the loop's steps is not that of the equilibrium."""
+    return value
+
+
+@_not_differentiable.defjvp
+def _refuse(primals: tuple, tangents: tuple) -> NoReturn:
+    del primals, tangents
+    raise TypeError(
+        "a solver cannot be differentiated. deq_jax.fixed_point(f, z0, *args, solver=...) has the derivative of its "
+        "equilibrium in reverse mode, deq_jax.fixed_point_jvp in forward mode, too; jax.lax.stop_gradient cuts it."
     )
 
 
