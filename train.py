@@ -4,10 +4,13 @@ import sys
 
 from deq_jax.training.cli import parse
 from deq_jax.training.errors import reported_errors
+from deq_jax.training.terminal import lasting_output
 
 if __name__ == "__main__":
     with reported_errors():
         config = parse(sys.argv[1:])
         from deq_jax.training.run import run  # after parsing, so that help and mistakes are answered at once
 
-        sys.exit(run(config))
+        with lasting_output():
+            status = run(config)
+        sys.exit(status)

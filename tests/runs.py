@@ -8,7 +8,8 @@ from pathlib import Path
 import jax
 
 from deq_jax.training.config import Config
-from deq_jax.training.groups import ModelConfig, SolverConfig
+from deq_jax.training.groups import ModelConfig
+from deq_jax.training.solves import SolverConfig
 
 # What tiny(out) is on the command line, after the preset's name.
 TINY_FIELDS = [

@@ -3,7 +3,7 @@ import pytest
 
 import deq_jax
 from deq_jax.training.build import build_solver
-from deq_jax.training.groups import SolverConfig
+from deq_jax.training.solves import SolverConfig
 
 
 @pytest.mark.parametrize(

@@ -98,6 +98,13 @@ def test_a_damaged_latest_one_is_passed_over_with_a_warning(tmp_path, damage, ca
     ]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "default/.nfs0001", "notes.txt"])
+def test_a_file_that_others_have_left_in_one_does_not_matter(tmp_path, name):
+    save(tmp_path, 1, 2)
+    (tmp_path / "checkpoints" / "2" / name).write_text("")
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 2)
+
+
 def test_what_was_set_aside_leaves_its_step_free(tmp_path):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "checkpoints" / "2")

@@ -7,8 +7,9 @@ import pytest
 
 from deq_jax.training.cli import parse
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AdjointConfig, AugmentationConfig
+from deq_jax.training.groups import AugmentationConfig
 from deq_jax.training.presets import PRESETS
+from deq_jax.training.solves import AdjointConfig
 from tests.runs import TINY_FIELDS, tiny
 
 ROOT = Path(__file__).parents[1]

@@ -13,18 +13,9 @@ from deq_jax.training.config import (
     to_dict,
 )
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import (
-    AdjointConfig,
-    AugmentationConfig,
-    EarlyConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PenaltyConfig,
-    SolverConfig,
-    filled_from,
-)
+from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
 from deq_jax.training.presets import PRESETS
+from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig, filled_from
 
 
 def test_cifar10_tutorial_is_the_chapters_run():
@@ -112,7 +103,16 @@ def test_solver_settings_must_be_positive(group, name, bad):
         (lambda: AdjointConfig(damping=1.5), "damping must not exceed 1, but is 1.5"),
         (lambda: AdjointConfig(steps=0), "steps must be positive"),
         (lambda: EarlyConfig(share=1.5), "share must be a share from 0 to 1, but is 1.5"),
-        (lambda: EarlyConfig(max_iter=0), "max_iter must be positive"),
+        (lambda: EarlyConfig(share=0.5, max_iter=0), "max_iter must be positive"),
+        (lambda: EarlyConfig(share=0.5), "share is 0.5, but neither adjoint_kind nor max_iter is set"),
+        (lambda: EarlyConfig(max_iter=5), "share must be positive where adjoint_kind or max_iter is set"),
+        (lambda: EarlyConfig(adjoint_kind="phantom"), "share must be positive where"),
+        (lambda: SolverConfig(tol=1.0), "tol must be below 1, but is 1"),
+        (lambda: SolverConfig(max_iter=1), "max_iter must be at least 2, but is 1"),
+        (lambda: EvaluationConfig(tol=50.0), "tol must be below 1, but is 50"),
+        (lambda: AdjointConfig(max_iter=1), "max_iter must be at least 2"),
+        (lambda: ModelConfig(downsampling="max"), "downsampling is max, but there is no stem"),
+        (lambda: PenaltyConfig(weight=1.0, share=0.0), "share must be positive where weight is"),
         (lambda: PenaltyConfig(weight=-1.0), "weight must not be negative"),
         (lambda: PenaltyConfig(start=float("nan")), "start must be a share from 0 to 1, but is nan"),
         (lambda: AugmentationConfig(shift=-1), "shift must not be negative"),
@@ -127,6 +127,13 @@ def test_solver_settings_must_be_positive(group, name, bad):
             lambda: Config("digits", Path("x"), model=ModelConfig(kind="explicit"), penalty=PenaltyConfig(weight=1.0)),
             "penalty.weight needs an equilibrium, but model.kind is explicit",
         ),
+        (
+            lambda: Config(
+                "digits", Path("x"), model=ModelConfig(kind="explicit"), early=EarlyConfig(share=0.5, max_iter=5)
+            ),
+            "early.share needs an equilibrium, but model.kind is explicit",
+        ),
+        (lambda: Config("digits", Path("x"), label_smoothing=1.0), "label_smoothing must be a share from 0 to below 1"),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be positive"),
         (lambda: OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-2), "must not exceed"),
     ],

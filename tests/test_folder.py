@@ -5,8 +5,8 @@ import pytest
 
 from deq_jax.training.errors import UserError
 from deq_jax.training.folder import claim, read_config, require_usable
-from deq_jax.training.groups import SolverConfig
 from deq_jax.training.lock import held
+from deq_jax.training.solves import SolverConfig
 from tests.runs import tiny
 
 

@@ -3,8 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from deq_jax.training.groups import AdjointConfig, EarlyConfig, PenaltyConfig
+from deq_jax.training.groups import PenaltyConfig
 from deq_jax.training.phases import Phase, phase_of, phases_of
+from deq_jax.training.solves import AdjointConfig, EarlyConfig
 from tests.runs import tiny
 
 

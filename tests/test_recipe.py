@@ -10,8 +10,9 @@ import pytest
 
 from deq_jax.training.build import build_model, build_recipe
 from deq_jax.training.data import load, train_batch
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig, SolverConfig
+from deq_jax.training.groups import AugmentationConfig, OptimizerConfig
 from deq_jax.training.optimizer import build_optimizer
+from deq_jax.training.solves import SolverConfig
 from deq_jax.training.step import Recipe, create_state, cross_entropy, make_eval_step, make_train_step
 from tests.runs import tiny
 

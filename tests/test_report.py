@@ -103,6 +103,44 @@ def test_the_command_trains_the_same_run_again(runs):
     assert f"$ python -m deq_jax.evaluate {again.out}" in text
 
 
+def test_a_copy_of_a_run_is_no_further_seed(runs, tmp_path, capsys):
+    shutil.copytree(runs / "a", runs / "a-backup")
+    main(runs, tmp_path / "RESULTS.md", tmp_path / "accuracy.png")
+    assert f"{runs / 'a-backup'} is left out, since {runs / 'a'} is the same run" in capsys.readouterr().err
+    assert "51.00 ± " in (tmp_path / "RESULTS.md").read_text()
+
+
+def test_accuracies_on_other_images_are_not_averaged(runs, tmp_path):
+    path = runs / "b" / "environment.json"
+    environment = json.loads(path.read_text())
+    path.write_text(json.dumps(environment | {"data": environment["data"] | {"test_images": 100}}))
+    main(runs, tmp_path / "RESULTS.md", tmp_path / "accuracy.png")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "| 52.00 |" in text
+    assert "| 50.00 |" in text
+
+
+@pytest.mark.parametrize("lost", [0, 3])
+def test_a_run_that_lost_lines_is_left_out(runs, capsys, lost):
+    path = runs / "c" / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:lost] + lines[lost + 1 :]))
+    main(runs, runs / "RESULTS.md", runs / "accuracy.png")
+    printed = capsys.readouterr()
+    assert "2 of 4 runs were finished" in printed.out
+    assert "metrics.jsonl has not every one of its 7 steps" in printed.err
+
+
+def test_recipes_of_the_same_preset_have_commands_of_their_own(runs):
+    path = runs / "c" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"data_dir": "/where/it/was"}))
+    text = tables.page([[read_run(runs / "a"), read_run(runs / "b")], [read_run(runs / "c")]])
+    commands = [line for line in text.splitlines() if line.startswith("$ ")]
+    assert len(commands) == len(set(commands)) == 6
+    assert "/where/it/was" not in text
+    assert "--data-dir DIR" in commands[-2]
+
+
 def test_a_run_that_cannot_be_read_is_left_out(runs, capsys):
     (runs / "b" / "environment.json").write_text("{}")
     (runs / "c" / "config.json").write_text("{")

@@ -13,16 +13,10 @@ import pytest
 
 from deq_jax.training import checkpoints
 from deq_jax.training.build import build_model
-from deq_jax.training.groups import (
-    AugmentationConfig,
-    EarlyConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PenaltyConfig,
-    SolverConfig,
-)
+from deq_jax.training.errors import UserError
+from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
 from deq_jax.training.run import run
+from deq_jax.training.solves import EarlyConfig, EvaluationConfig, SolverConfig
 from deq_jax.training.step import create_state
 from tests.runs import TINY_FIELDS, environment, records, tiny, without_times
 
@@ -197,6 +191,42 @@ def test_a_damaged_latest_checkpoint_costs_only_the_steps_since_the_one_before(f
     jax.tree.map(np.testing.assert_array_equal, final_state(finished_run), final_state(tmp_path))
     steps = [line["step"] for line in records(tmp_path) if line["kind"] == "train"]
     assert steps == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_run_whose_output_nobody_reads_any_more_goes_on(tmp_path):
+    with start(tmp_path) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(timeout=120) == 0
+    assert records(tmp_path)[-1]["step"] == 7
+
+
+def test_other_data_are_refused(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "checkpoints" / "7")  # so that there is something left to train
+    path = tmp_path / "environment.json"
+    known = json.loads(path.read_text())
+    for changes, said in (
+        (
+            {"training_images": 1000, "encoding": "JPEG"},
+            "1,000 training and 360 test images, stored as JPEG; now it",
+        ),
+        ({"digest": "0"}, "1,437 training and 360 test images; now it is others"),
+    ):
+        path.write_text(json.dumps(known | {"data": known["data"] | changes}))
+        with pytest.raises(UserError, match=said):
+            run(tiny(tmp_path))
+    # A run of before there was a digest goes on.
+    path.write_text(json.dumps(known | {"data": {"training_images": 1437}}))
+    assert run(tiny(tmp_path)) == 0
+
+
+def test_lost_lines_of_metrics_are_told(tmp_path, capsys):
+    assert run(tiny(tmp_path, max_steps=4)) == 0
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_text("".join(lines[2:]))
+    assert run(tiny(tmp_path)) == 0
+    assert "metrics.jsonl lacks 2 of the first 4 steps" in capsys.readouterr().err
 
 
 def test_sigterm_stops_after_the_current_step_with_a_checkpoint(finished_run, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 
 from deq_jax.evaluate import evaluate_run
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
-from deq_jax.training.groups import OptimizerConfig
+from deq_jax.training.groups import AugmentationConfig, OptimizerConfig
 from deq_jax.training.lock import held
 from deq_jax.training.plan import compile_programs
 from deq_jax.training.run import run
@@ -94,6 +94,46 @@ def test_training_that_diverges_at_once_has_no_good_checkpoint(tmp_path):
     assert str(error.value).count("\n") <= 1
     assert error.value.status == 1
     assert checkpoints_of(tmp_path) == []
+
+
+def test_a_network_that_its_last_step_has_broken_is_no_result(tmp_path):
+    """No training step follows that would notice; the test loss does."""
+    with pytest.raises(NonFiniteLossError, match="test loss is not finite after step 1; there is no good checkpoint"):
+        run(tiny(tmp_path, optimizer=OptimizerConfig(learning_rate=1e38), max_steps=1))
+    assert checkpoints_of(tmp_path) == []
+    assert records(tmp_path)[-1]["loss"] is None
+
+
+def test_too_little_memory_is_said_in_two_lines(tmp_path, monkeypatch):
+    def exhaust(plan, state):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nmore")
+
+    monkeypatch.setattr("deq_jax.training.run._run", exhaust)
+    with pytest.raises(UserError, match=r"smaller --batch-size.*\n.*allocating 5 bytes\.$"):
+        run(tiny(tmp_path))
+
+
+def test_a_platform_that_is_not_there_is_said(tmp_path):
+    command = [sys.executable, "train.py", "digits", "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"JAX_PLATFORMS": "nowhere"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX finds no device for JAX_PLATFORMS=nowhere: ")
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_several_devices_are_told_that_one_is_used(tmp_path, monkeypatch, capsys):
+    device = jax.devices()[0]
+    monkeypatch.setattr(jax, "devices", lambda: [device, device])
+    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert "Training uses one of 2 devices" in capsys.readouterr().out
+
+
+def test_a_shift_beyond_the_image_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match=r"--augmentation\.shift 8 exceeds images of 8×8 pixels"):
+        run(tiny(tmp_path, augmentation=AugmentationConfig(shift=8)))
 
 
 def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, monkeypatch):

@@ -9,9 +9,10 @@ from flax import nnx
 
 from deq_jax.training.build import build_model
 from deq_jax.training.data import eval_batches, load, train_batch
-from deq_jax.training.groups import AdjointConfig, OptimizerConfig, SolverConfig
+from deq_jax.training.groups import OptimizerConfig
 from deq_jax.training.metrics import eval_means
 from deq_jax.training.optimizer import build_optimizer
+from deq_jax.training.solves import AdjointConfig, SolverConfig
 from deq_jax.training.step import create_state, make_eval_step, make_train_step
 from tests.runs import tiny
 

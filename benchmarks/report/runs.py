@@ -15,6 +15,9 @@ from deq_jax.training.folder import read_config
 SHARE = 0.1
 """Early and late are the first and the last tenth of a run's steps."""
 
+_SAME_DATA = ("training_images", "test_images", "encoding")
+"""What two runs must have in common for their accuracies to be averaged."""
+
 
 class Run(NamedTuple):
     """One finished run, as its folder tells of it."""
@@ -45,11 +48,11 @@ class Run(NamedTuple):
     @property
     def minutes(self) -> float:
         """Minutes that the training steps took, without compilation, evaluations and checkpoints."""
-        return self.minutes_until(len(self.train))
+        return self.minutes_until(self.train[-1]["step"])
 
     def minutes_until(self, step: int) -> float:
         """Of these, those that had passed after a step."""
-        return sum(record["step_seconds"] for record in self.train[:step]) / 60
+        return sum(record["step_seconds"] for record in self.train if record["step"] <= step) / 60
 
     def mean(self, name: str, *, is_late: bool) -> float | None:
         """Mean of a measured quantity over the first or the last steps; None where it was not measured."""
@@ -66,12 +69,14 @@ def read_run(folder: Path) -> Run | None:
     train = [record for record in records if record["kind"] == "train"]
     evals = [record for record in records if record["kind"] == "eval"]
     path, more = folder / "environment.json", folder / "evaluations.jsonl"
-    if not (train and evals and path.exists()) or evals[-1]["accuracy"] is None:
+    if not (train and evals and path.exists()) or evals[-1]["accuracy"] is None or evals[-1]["loss"] is None:
         return None
     environment = json.loads(path.read_text(encoding="utf-8"))
     steps = config.epochs * (environment["data"]["training_images"] // config.batch_size)
     if evals[-1]["step"] < steps:
         return None
+    if [record["step"] for record in train] != list(range(1, steps + 1)):
+        raise ValueError(f"metrics.jsonl has not every one of its {steps:,} steps")
     lines = more.read_text(encoding="utf-8").splitlines() if more.exists() else []
     return Run(folder, config, environment, train, evals, [json.loads(line) for line in lines if line.strip()])
 
@@ -90,9 +95,17 @@ def finished(folders: Iterable[Path]) -> list[Run]:
 
 
 def grouped(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs that differ in the seed alone, side by side; groups by falling mean accuracy."""
-    groups: dict[str, list[Run]] = {}
+    """Runs on the same data that differ in the seed alone, side by side; groups by falling mean accuracy.
+
+    Of two runs of one seed the second is left out with a line on stderr: it is no further evidence.
+    """
+    groups: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: (run.config.seed, run.folder)):
         settings = {name: value for name, value in flatten(to_dict(run.config)).items() if name not in MAY_DIFFER}
-        groups.setdefault(json.dumps(settings | {"seed": None}, sort_keys=True), []).append(run)
-    return sorted(groups.values(), key=lambda runs: -statistics.fmean(run.accuracy for run in runs))
+        data = {name: run.environment["data"][name] for name in _SAME_DATA}
+        group = groups.setdefault(json.dumps([settings | {"seed": None}, data], sort_keys=True), {})
+        known = group.setdefault(run.config.seed, run)
+        if known is not run:
+            print(f"warning: {run.folder} is left out, since {known.folder} is the same run.", file=sys.stderr)
+    rows = [list(group.values()) for group in groups.values()]
+    return sorted(rows, key=lambda runs: -statistics.fmean(run.accuracy for run in runs))

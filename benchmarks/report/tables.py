@@ -84,17 +84,19 @@ def _details(number: int, runs: Sequence[Run]) -> str:
     changed = ", ".join(f"`{name}` {value}" for name, value in changes.items()) or "nothing"
     lines = [f"## {number}. {preset}", "", f"Changed from the preset: {changed}.", ""]
     lines += dict.fromkeys(f"- {_circumstances(run, start)}" for run in runs for start in run.starts)
-    lines += ["", *(_account(run) for run in runs), "", "```console", *_commands(preset, changes, runs), "```"]
+    lines += ["", *(_account(run) for run in runs), "", "```console", *_commands(number, preset, changes, runs), "```"]
     return "\n".join([*lines, *_sweep(runs), ""])
 
 
-def _commands(preset: str, changes: dict[str, Any], runs: Sequence[Run]) -> list[str]:
-    """What trains these runs again, and evaluates them."""
+def _commands(number: int, preset: str, changes: dict[str, Any], runs: Sequence[Run]) -> list[str]:
+    """What trains these runs again, and evaluates them, in folders that no other recipe's commands name."""
     options = [f"--{name.replace('_', '-')} {_words(value)}" for name, value in changes.items()]
+    name = f"{preset}-{number}" if changes else preset
     lines = []
     for run in runs:
-        out = f"runs/{preset}-{run.config.seed}"
-        command = ["python train.py", preset, "--seed", str(run.config.seed), *options, "--out", out]
+        out = f"runs/{name}-{run.config.seed}"
+        data = [] if run.config.data_dir is None else ["--data-dir DIR"]
+        command = ["python train.py", preset, "--seed", str(run.config.seed), *options, *data, "--out", out]
         lines += [f"$ {' '.join(command)}", f"$ python -m deq_jax.evaluate {out}"]
     return lines
 

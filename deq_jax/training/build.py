@@ -11,8 +11,9 @@ from deq_jax.adjoint import Adjoint, Solver
 from deq_jax.training.augmentation import augment
 from deq_jax.training.config import Config
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AdjointKind, ModelConfig, SolverConfig, filled_from
+from deq_jax.training.groups import ModelConfig
 from deq_jax.training.phases import Phase
+from deq_jax.training.solves import AdjointKind, SolverConfig, filled_from
 from deq_jax.training.step import Classifier, Recipe
 
 

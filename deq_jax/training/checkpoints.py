@@ -68,7 +68,7 @@ def restore(run: Path, like: TrainState) -> Restored | None:
     for step in reversed(_steps(run)):
         folder = folder_of(run, step)
         seal = _read_seal(folder)
-        if seal is None or _digests(folder) != seal["files"]:
+        if seal is None or not _is_intact(folder, seal):
             damaged.append(folder)
             continue
         for other in damaged:
@@ -141,4 +141,13 @@ def _form(state: TrainState) -> dict[str, str]:
 def _digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a checkpoint but its seal."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SEAL)
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _is_intact(folder: Path, seal: dict) -> bool:
+    """Whether every file of the seal is as it was; what a file manager or a network drive has added does not matter."""
+    return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in seal["files"].items())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

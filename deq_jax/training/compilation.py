@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from deq_jax.training.errors import UserError
+
 
 def use_persistent_cache() -> None:
     """Keeps compiled programs in the user's cache folder, so that a second start compiles nothing.
@@ -16,6 +18,19 @@ def use_persistent_cache() -> None:
     if jax.config.jax_compilation_cache_dir is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "deq_jax" / "xla"))
+
+
+def require_backend() -> None:
+    """Raises UserError where JAX finds no device to run on."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = " ".join(str(error).split()) or "no such platform is installed"
+        raise UserError(
+            f"JAX finds no device{f' for JAX_PLATFORMS={asked}' if asked else ''}: {reason}.\n"
+            f"Install what it needs, such as pip install '.[cuda]', or set JAX_PLATFORMS=cpu."
+        ) from error
 
 
 def compiled(function: Callable[..., Any], *arguments: Any, donate_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:

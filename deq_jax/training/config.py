@@ -9,18 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from deq_jax.training.checks import require_not_negative, require_positive, require_share
+from deq_jax.training.checks import require_not_negative, require_positive
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import (
-    AdjointConfig,
-    AugmentationConfig,
-    EarlyConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PenaltyConfig,
-    SolverConfig,
-)
+from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
 
 
 @dataclass(frozen=True)
@@ -64,11 +56,14 @@ class Config:
             raise ValueError(f"seed must be below 2**32, but is {self.seed}")
         if self.max_steps is not None:
             require_positive(self, "max_steps")
-        require_share(self, "label_smoothing")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be a share from 0 to below 1, but is {self.label_smoothing}")
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")
         if self.penalty.weight and self.model.kind == "explicit":
             raise ValueError("penalty.weight needs an equilibrium, but model.kind is explicit")
+        if self.early.share and self.model.kind == "explicit":
+            raise ValueError("early.share needs an equilibrium, but model.kind is explicit")
 
 
 GROUPS: dict[str, type] = {

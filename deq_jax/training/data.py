@@ -4,9 +4,10 @@ The order is stateless: batch k of epoch e is a function of the seed alone, so a
 one would have read.
 """
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
@@ -49,6 +50,19 @@ def load(name: str, split: str, data_dir: Path | None = None) -> Dataset:
     if split not in ("train", "test"):
         raise UserError(f"unknown split '{split}'; there are: train, test")
     return loaders[name]()
+
+
+def describe(train: Dataset, test: Dataset) -> dict[str, Any]:
+    """What tells these data from others, as environment.json keeps it: numbers of images, storage, and a digest."""
+    digest = hashlib.sha256()
+    for array in (train.images, train.labels, test.images, test.labels):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        "training_images": len(train.labels),
+        "test_images": len(test.labels),
+        "encoding": train.encoding,
+        "digest": digest.hexdigest(),
+    }
 
 
 def epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:

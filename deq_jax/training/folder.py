@@ -1,7 +1,9 @@
 """A run's folder: whose it is, and the configuration that it holds."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deq_jax.training.config import Config, differences, from_dict, to_dict
 from deq_jax.training.errors import UserError
@@ -23,6 +25,25 @@ def require_usable(config: Config) -> None:
             )
     elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise UserError(f"--out {out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def require_same_data(config: Config, data: Mapping[str, Any]) -> None:
+    """Raises UserError where the run has been trained on other data than these; see `data.describe`."""
+    try:
+        known = json.loads((config.out / "environment.json").read_text(encoding="utf-8"))["data"]
+        different = [name for name in known.keys() & data.keys() if known[name] != data[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # nothing is known of what it was trained on
+    if different:
+        was, now = (
+            f"{of['training_images']:,} training and {of['test_images']:,} test images"
+            + (f", stored as {of['encoding']}" if of["encoding"] else "")
+            for of in (known, data)
+        )
+        raise UserError(
+            f"{config.out} was trained on other data: {was}; now it is {'others' if was == now else now}.\n"
+            f"Give the --data-dir that it was started with, or choose another --out."
+        )
 
 
 def claim(config: Config) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from deq_jax.training.config import Config
-from deq_jax.training.groups import AdjointKind
+from deq_jax.training.solves import AdjointKind
 
 
 class Phase(NamedTuple):

@@ -66,6 +66,8 @@ def prepare(config: Config) -> tuple[Plan, TrainState]:
     all_steps = config.epochs * steps_per_epoch
     last_step = all_steps if config.max_steps is None else min(all_steps, config.max_steps)
     height, width, channels = train.images.shape[1:]
+    if config.augmentation.shift >= min(height, width):
+        raise UserError(f"--augmentation.shift {config.augmentation.shift} exceeds images of {height}×{width} pixels.")
     model = build_model(for_evaluation(config), (height, width, channels), train.num_classes)
     plan = Plan(
         config,

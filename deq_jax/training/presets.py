@@ -4,16 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from deq_jax.training.config import Config
-from deq_jax.training.groups import (
-    AdjointConfig,
-    AugmentationConfig,
-    EarlyConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OptimizerConfig,
-    PenaltyConfig,
-    SolverConfig,
-)
+from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
 
 
 def digits() -> Config:

@@ -1,5 +1,7 @@
 """A training run, from its start or from where it stopped, to its end."""
 
+import math
+import sys
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,11 +10,11 @@ import jax
 from tqdm import tqdm
 
 from deq_jax.training import checkpoints, curves, environment, metrics
-from deq_jax.training.compilation import use_persistent_cache
+from deq_jax.training.compilation import require_backend, use_persistent_cache
 from deq_jax.training.config import Config
-from deq_jax.training.data import train_batch
-from deq_jax.training.errors import NonFiniteLossError
-from deq_jax.training.folder import claim, require_usable
+from deq_jax.training.data import describe, train_batch
+from deq_jax.training.errors import NonFiniteLossError, UserError
+from deq_jax.training.folder import claim, require_same_data, require_usable
 from deq_jax.training.lock import held
 from deq_jax.training.logbook import Logbook, NotFiniteError
 from deq_jax.training.plan import Plan, compile_programs, evaluate_test_split, prepare
@@ -37,15 +39,25 @@ def run(config: Config) -> int:
     On a CPU a continued run ends with the very parameters of an uninterrupted one.
 
     Raises:
-        UserError: the folder, the data or the settings do not fit, or another process is training in the folder.
+        UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX
+            finds no device, or too little memory on it.
         NonFiniteLossError: training diverged.
     """
+    require_backend()
     use_persistent_cache()
     require_usable(config)
-    plan, state = prepare(config)
-    with held(config.out):
-        require_usable(config)  # again: another process may have begun, and ended, in the meantime
-        return _run(plan, state)
+    try:
+        plan, state = prepare(config)
+        with held(config.out):
+            require_usable(config)  # again: another process may have begun, and ended, in the meantime
+            return _run(plan, state)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "the device has not enough memory for this run. Try a smaller --batch-size, --model.channels or "
+            f"--solver.m with another --out.\nThe device says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _run(plan: Plan, state: TrainState) -> int:
@@ -54,6 +66,8 @@ def _run(plan: Plan, state: TrainState) -> int:
     if start.step >= plan.last_step and start.is_evaluated:
         print(f"{config.out} is finished: {_result(config)}. Nothing to do.")
         return 0
+    data = describe(plan.train, plan.test)
+    require_same_data(config, data)
     claim(config)
     _clear_way(config, start.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
@@ -63,6 +77,8 @@ def _run(plan: Plan, state: TrainState) -> int:
         + (f", {start.step:,} taken." if start.step else "."),
         flush=True,
     )
+    if len(jax.devices()) > 1:
+        print(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.", flush=True)
     began = time.monotonic() - start.seconds
     plan = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
@@ -73,11 +89,7 @@ def _run(plan: Plan, state: TrainState) -> int:
         | {
             "parameters": parameters,
             "compile_seconds": round(compile_seconds, 3),
-            "data": {
-                "training_images": len(plan.train.labels),
-                "test_images": len(plan.test.labels),
-                "encoding": plan.train.encoding,
-            },
+            "data": data,
         },
     )
     signal = _train(plan, start, lambda: time.monotonic() - began)
@@ -101,9 +113,16 @@ def _find_start(config: Config, state: TrainState) -> _Start:
 
 
 def _clear_way(config: Config, step: int) -> None:
-    """Moves what later steps have left out of the way of those that write it again."""
+    """Moves what later steps have left out of the way of those that write it again; says what is missing before."""
     checkpoints.set_aside_after(config.out, step)
-    metrics.drop_after(config.out / "metrics.jsonl", step)
+    path = config.out / "metrics.jsonl"
+    metrics.drop_after(path, step)
+    missing = step - len({record["step"] for record in metrics.read(path) if record["kind"] == "train"})
+    if missing:
+        print(
+            f"warning: {path} lacks {missing:,} of the first {step:,} steps; training goes on, its account does not.",
+            file=sys.stderr,
+        )
 
 
 def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
@@ -120,8 +139,12 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
 
         def evaluate_on_test(state: TrainState, step: int) -> None:
             means = evaluate_test_split(plan, state, is_cancelled=lambda: stop() is not None)
-            if means is not None:
-                logbook.evaluated(step, means)
+            if means is None:
+                return
+            logbook.evaluated(step, means)
+            if not math.isfinite(means["loss"]):
+                # No training step may follow that would notice.
+                raise _diverged(config, f"the test loss is not finite after step {step:,}", step + 1)
 
         if plan.evaluates_at(start.step) and not start.is_evaluated:
             evaluate_on_test(state, start.step)
@@ -139,10 +162,7 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
                     continue
                 logbook.settle()
             except NotFiniteError as error:
-                good = _last_good_checkpoint(config, error.step)
-                raise NonFiniteLossError(
-                    f"{error}; {good}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
-                ) from error
+                raise _diverged(config, str(error), error.step) from error
             checkpoints.save(manager, state, clock())
             saved = clock()
             if plan.evaluates_at(step):
@@ -153,17 +173,22 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
         return stop()
 
 
-def _last_good_checkpoint(config: Config, failed: int) -> str:
-    """Says which it is, and sets aside those that are none, so that an evaluation reads it.
+def _diverged(config: Config, what: str, failed: int) -> NonFiniteLossError:
+    """Names the last good checkpoint, and sets aside those that are none, so that an evaluation reads it.
 
     The step that failed has measured the state before its own update, so a checkpoint of that state is as broken; only
     earlier ones have been followed by a step that went well.
     """
     good = checkpoints.latest_before(config.out, failed - 1)
     checkpoints.set_aside_after(config.out, good or 0)
-    if good is None:
-        return "there is no good checkpoint yet"
-    return f"the last good checkpoint is {checkpoints.folder_of(config.out, good)}"
+    named = (
+        "there is no good checkpoint yet"
+        if good is None
+        else f"the last good checkpoint is {checkpoints.folder_of(config.out, good)}"
+    )
+    return NonFiniteLossError(
+        f"{what}; {named}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
+    )
 
 
 def _result(config: Config) -> str:

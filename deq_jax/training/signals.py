@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as requests to stop at the next good moment."""
+"""SIGINT, SIGTERM and SIGHUP as requests to stop at the next good moment."""
 
 import signal
 import threading
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_HANG_UP = getattr(signal, "SIGHUP", None)  # the terminal is closed, the connection lost; not on Windows
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _signals()}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -31,9 +31,15 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
         received.append(number)
         restore()
 
-    for number in _SIGNALS:
+    for number in before:
         signal.signal(number, receive)
     try:
         yield lambda: received[0] if received else None
     finally:
         restore()
+
+
+def _signals() -> tuple[signal.Signals, ...]:
+    # Under nohup a hang-up is ignored, and is to remain so.
+    hang_up = () if _HANG_UP is None or signal.getsignal(_HANG_UP) is signal.SIG_IGN else (_HANG_UP,)
+    return (signal.SIGINT, signal.SIGTERM, *hang_up)
