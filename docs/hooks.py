@@ -15,7 +15,7 @@ from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).parent.parent
 INCLUDE = re.compile(
-    r"^<!-- include (?P<path>\S+?)(?: from '(?P<start>[^']+)' to '(?P<end>[^']+)')? -->$", re.MULTILINE
+    r"^<!-- include (?P<path>\S+?)(?: from '(?P<start>[^']+)')?(?: to '(?P<end>[^']+)')? -->$", re.MULTILINE
 )
 OPTIONAL = {"RESULTS.md"}
 """What is included where it exists: a record of runs, which a fresh repository does not have."""
@@ -78,9 +78,8 @@ def _included(match: re.Match, folder: str, repository: str) -> str:
     if path in OPTIONAL and not (ROOT / path).exists():
         return ""
     text = (ROOT / path).read_text(encoding="utf-8")
-    if match["start"]:
-        start = text.index(match["start"])
-        text = text[start : text.index(match["end"], start)]
+    start = text.index(match["start"]) if match["start"] else 0
+    text = text[start : text.index(match["end"], start) if match["end"] else None]
 
     def moved(link: re.Match) -> str:
         """The same target: a file of the site, or else a file of the repository."""
