@@ -158,9 +158,12 @@ def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, m
     assert records(tmp_path)[-1]["loss"] is None
 
 
-def test_an_explicit_network_reports_no_solve(tmp_path):
+def test_an_explicit_network_reports_no_solve(tmp_path, capsys):
     config = tiny(tmp_path)
     run(dataclasses.replace(config, model=dataclasses.replace(config.model, kind="explicit")))
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    assert "evaluations" not in printed
     train, evaluation = records(tmp_path)[0], records(tmp_path)[-1]
     for line in (train, evaluation):
         assert line["forward_iterations"] == config.model.layers

@@ -1,5 +1,6 @@
 """The run's running account: lines of metrics.jsonl, and the progress bar."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -56,11 +57,13 @@ class Logbook:
             metrics.line("train", step, epoch, means, seconds=round(now, 3), step_seconds=round(step_seconds, 4)),
         )
         self.bar.update()
+        solves = [
+            f"{name} {means[f'{name}_iterations']:.1f} to {means[f'{name}_residual']:.0e}"
+            for name in ("forward", "adjoint")
+            if math.isfinite(means[f"{name}_residual"])
+        ]
         self.bar.set_postfix_str(
-            f"loss {means['loss']:.3f}, accuracy {means['accuracy']:.1%}, "
-            f"forward {means['forward_iterations']:.1f} to {means['forward_residual']:.0e}, "
-            f"adjoint {means['adjoint_iterations']:.1f} to {means['adjoint_residual']:.0e}",
-            refresh=False,
+            ", ".join([f"loss {means['loss']:.3f}", f"accuracy {means['accuracy']:.1%}", *solves]), refresh=False
         )
         if not measured.is_finite:
             raise NotFiniteError(step)
@@ -69,7 +72,7 @@ class Logbook:
         """Writes the line of an evaluation on the test split, and says it."""
         epoch = self.epoch_of(step)
         metrics.append(self.path, metrics.line("eval", step, epoch, means, seconds=round(self.clock(), 3)))
-        self.bar.write(
-            f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}, accuracy {means['accuracy']:.2%}, "
-            f"{means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
-        )
+        said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}, accuracy {means['accuracy']:.2%}"
+        if not math.isnan(means["forward_residual"]):  # ordinary layers have none
+            said += f", {means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
+        self.bar.write(said)
