@@ -7,10 +7,8 @@ from deq_jax.training.errors import reported_errors
 from deq_jax.training.terminal import lasting_output
 
 if __name__ == "__main__":
-    with reported_errors():
+    with lasting_output(), reported_errors():
         config = parse(sys.argv[1:])
         from deq_jax.training.run import run  # after parsing, so that help and mistakes are answered at once
 
-        with lasting_output():
-            status = run(config)
-        sys.exit(status)
+        sys.exit(run(config))

@@ -99,7 +99,8 @@ def direct() -> Adjoint:
     """Solve ``(I − J)ᵀ g = y`` densely, one matrix a sample; exact, for small states and for tests.
 
     Costs a vector-Jacobian product for every number in a sample's state, and a matrix of that size squared. A sample
-    whose matrix is singular has no gradient, zero, and is reported as DIVERGED.
+    whose solve is not finite, since a pivot is zero, has no gradient and is reported as DIVERGED; one whose matrix is
+    merely close to singular has a large one.
 
     Raises:
         ValueError: in the backward pass, where a sample has more than ``DENSE_LIMIT`` numbers.

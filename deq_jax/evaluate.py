@@ -19,7 +19,7 @@ import tyro
 from deq_jax.training import checkpoints
 from deq_jax.training.build import build_model, for_evaluation
 from deq_jax.training.cli import parse_function
-from deq_jax.training.compilation import use_persistent_cache
+from deq_jax.training.compilation import require_backend, use_persistent_cache
 from deq_jax.training.config import Config
 from deq_jax.training.data import eval_batches, load
 from deq_jax.training.errors import UserError, reported_errors
@@ -112,6 +112,7 @@ def main(arguments: list[str]) -> None:
     """The command line."""
     with reported_errors():
         given = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
+        require_backend()
         use_persistent_cache()
         print(json.dumps(evaluate_run(*given), allow_nan=False))
 

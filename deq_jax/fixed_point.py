@@ -74,7 +74,7 @@ def fixed_point(
     equilibrium layers" and "Implementing the backward pass".
     """
     batch = batch_size(z0)
-    z0 = jax.tree.map(jnp.asarray, z0)
+    z0 = jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), z0)
     check_arguments(args)
     check_solver("solver", solver)
     _check_report(report, batch)

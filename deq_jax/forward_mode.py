@@ -61,7 +61,7 @@ def fixed_point_jvp(
     Source: the chapter, "Implicit differentiation of equilibrium layers", the explicit expression for the Jacobian.
     """
     batch_size(z0)
-    z0 = jax.tree.map(jnp.asarray, z0)
+    z0 = jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), z0)
     check_arguments(args)
     check_solver("solver", solver)
     linear_solver = solver if tangent_solver is None else tangent_solver

@@ -50,5 +50,5 @@ def test_pooling_must_fit():
 
 def test_images_of_another_size_are_refused():
     for shape in [(2, 8, 8, 1), (2, 1, 4, 4)]:
-        with pytest.raises(ValueError, match=r"takes images \[batch, 4, 4, 1\], got \[2, "):
+        with pytest.raises(ValueError, match=r"the classifier takes images \[batch, 4, 4, 1\], got \[2, "):
             small()(jnp.ones(shape))

@@ -85,11 +85,7 @@ def test_a_cell_that_changes_its_state_is_refused(part, name):
         nn.DEQ(Noisy(part()))(jnp.ones((2, 4)))
 
 
-@pytest.mark.parametrize("part", [lambda: nn.BatchNorm(4), lambda: nnx.Dropout(0.5, rngs=nnx.Rngs(0))])
-def test_a_frozen_one_may_be_read(part):
-    layer = nn.DEQ(Noisy(part()), solver=TIGHT)
-    layer.eval()
-    assert (layer(jnp.ones((2, 4))).status == deq_jax.Status.CONVERGED).all()
+PARTS = [lambda: nn.BatchNorm(4), lambda: nnx.Dropout(0.5, rngs=nnx.Rngs(0))]
 
 
 class Rematerialised(nnx.Module):
@@ -112,6 +108,35 @@ class Compiled(Rematerialised):
     @nnx.jit
     def part(self, z):
         return jnp.tanh(self.linear(z))
+
+
+class Wrapped(nnx.Module):
+    """A cell with a part that has state, within a transformation within another."""
+
+    def __init__(self, part):
+        self.noisy = Noisy(part)
+
+    @nnx.jit
+    @nnx.remat
+    def evaluate(self, z, x):
+        return self.noisy(z, x)
+
+    def __call__(self, z, x):
+        return self.evaluate(z, x)
+
+
+@pytest.mark.parametrize("cell", [Noisy, Wrapped])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_frozen_one_may_be_read(part, cell):
+    layer = nn.DEQ(cell(part()), solver=TIGHT)
+    layer.eval()
+    assert (layer(jnp.ones((2, 4))).status == deq_jax.Status.CONVERGED).all()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_one_that_changes_is_refused_within_transformations_too(part):
+    with pytest.raises(ValueError, match=r"changes its own state inside the solve \(noisy\.part"):
+        nn.DEQ(Wrapped(part()))(jnp.ones((2, 4)))
 
 
 def normalised(wrapper):

@@ -39,12 +39,14 @@ def test_the_commit_is_named_where_there_is_a_checkout():
 def test_the_first_start_stays_and_later_ones_are_added(tmp_path):
     path = tmp_path / "environment.json"
     for start in range(3):
-        environment.write(path, {"started": start})
+        environment.write(path, {"started": start}, is_anew=start == 0)
     assert json.loads(path.read_text()) == {"started": 0, "resumed": [{"started": 1}, {"started": 2}]}
+    environment.write(path, {"started": 3}, is_anew=True)
+    assert json.loads(path.read_text()) == {"started": 3, "resumed": []}
 
 
 def test_a_damaged_file_is_replaced(tmp_path):
     path = tmp_path / "environment.json"
     path.write_text('{"started": ')
-    environment.write(path, {"started": 1})
+    environment.write(path, {"started": 1}, is_anew=False)
     assert json.loads(path.read_text()) == {"started": 1, "resumed": []}

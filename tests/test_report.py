@@ -10,6 +10,7 @@ from benchmarks.report.__main__ import main
 from benchmarks.report.runs import read_run
 from deq_jax.training import cli
 from deq_jax.training.config import differences
+from deq_jax.training.presets import PRESETS
 from tests.runs import records
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -134,9 +135,13 @@ def test_a_run_that_lost_lines_is_left_out(runs, capsys, lost):
 def test_recipes_of_the_same_preset_have_commands_of_their_own(runs):
     path = runs / "c" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"data_dir": "/where/it/was"}))
-    text = tables.page([[read_run(runs / "a"), read_run(runs / "b")], [read_run(runs / "c")]])
+    one, other, changed = (read_run(runs / name) for name in "abc")
+    unchanged = one._replace(config=PRESETS["digits"]())
+    text = tables.page([[one, other], [unchanged], [unchanged], [changed]])
     commands = [line for line in text.splitlines() if line.startswith("$ ")]
-    assert len(commands) == len(set(commands)) == 6
+    assert len(commands) == len(set(commands)) == 10
+    assert "$ python -m deq_jax.evaluate runs/digits-0" not in tables.page([[one], [unchanged], [unchanged]])
+    assert "$ python -m deq_jax.evaluate runs/digits-0" in tables.page([[one], [unchanged]])
     assert "/where/it/was" not in text
     assert "--data-dir DIR" in commands[-2]
 

@@ -201,24 +201,31 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(tmp_path):
     assert records(tmp_path)[-1]["step"] == 7
 
 
-def test_other_data_are_refused(finished_run, tmp_path):
-    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "checkpoints" / "7")  # so that there is something left to train
+def test_other_data_are_refused(tmp_path):
+    assert run(tiny(tmp_path, max_steps=3)) == 0
     path = tmp_path / "environment.json"
     known = json.loads(path.read_text())
+    other = {"training_images": 1000, "encoding": "JPEG"}
     for changes, said in (
-        (
-            {"training_images": 1000, "encoding": "JPEG"},
-            "1,000 training and 360 test images, stored as JPEG; now it",
-        ),
+        (other, "1,000 training and 360 test images, stored as JPEG; now it is 1,437"),
         ({"digest": "0"}, "1,437 training and 360 test images; now it is others"),
     ):
         path.write_text(json.dumps(known | {"data": known["data"] | changes}))
         with pytest.raises(UserError, match=said):
             run(tiny(tmp_path))
-    # A run of before there was a digest goes on.
+    # A run of before there was a digest goes on, and has one from then on.
     path.write_text(json.dumps(known | {"data": {"training_images": 1437}}))
-    assert run(tiny(tmp_path)) == 0
+    assert run(tiny(tmp_path, max_steps=4)) == 0
+    resumed = json.loads(path.read_text())
+    assert resumed["resumed"][0]["data"] == known["data"]
+    resumed["resumed"][0]["data"]["digest"] = "0"
+    path.write_text(json.dumps(resumed))
+    with pytest.raises(UserError, match="was trained on other data"):
+        run(tiny(tmp_path))
+    # One that has no checkpoint has been trained on nothing yet.
+    shutil.rmtree(tmp_path / "checkpoints")
+    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert json.loads(path.read_text())["data"] == known["data"]
 
 
 def test_lost_lines_of_metrics_are_told(tmp_path, capsys):

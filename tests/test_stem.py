@@ -51,9 +51,3 @@ def test_every_parameter_of_the_stem_has_a_gradient():
     for path, leaf in jax.tree.leaves_with_path(grads):
         # A bias before a batch norm is taken away again.
         assert jnp.abs(leaf).max() > 0 or ".bias" in jax.tree_util.keystr(path)
-
-
-def test_images_of_another_size_are_refused():
-    stem = nn.Stem((8, 8, 3), 4, rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match=r"takes images \[batch, 8, 8, 3\], got \[2, 4, 4, 3\]"):
-        stem(jnp.ones((2, 4, 4, 3)))

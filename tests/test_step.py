@@ -98,9 +98,9 @@ def test_the_adjoints_own_settings_are_the_adjoints_and_no_others(config, digits
 @pytest.mark.parametrize(
     ("solver", "adjoint", "forward_converged", "adjoint_converged"),
     [
-        (SolverConfig(tol=1e3), AdjointConfig(), 1, 1),
-        (SolverConfig(tol=1e3, max_iter=2), AdjointConfig(tol=1e-30), 1, 0),
-        (SolverConfig(tol=1e-30, max_iter=2), AdjointConfig(tol=1e3), 0, 1),
+        (SolverConfig(tol=0.99), AdjointConfig(), 1, 1),
+        (SolverConfig(tol=0.99, max_iter=2), AdjointConfig(tol=1e-30), 1, 0),
+        (SolverConfig(tol=1e-30, max_iter=2), AdjointConfig(tol=0.99), 0, 1),
     ],
 )
 def test_the_share_of_solves_that_reach_their_tolerance(

@@ -27,6 +27,13 @@ def test_what_nobody_reads_ends_nothing():
         assert len(said) >= 3 * len("said once more")
 
 
+def test_a_stream_that_was_closed_from_the_start_is_none():
+    code = "import sys; sys.stdout = None\n" + CODE.replace(", flush=True", "")
+    run = subprocess.run([sys.executable, "-c", code], input="go\n", capture_output=True, text=True, check=False)
+    assert run.returncode == 7
+    assert run.stderr == "said once more\n" * 3
+
+
 def test_what_is_read_arrives():
     run = subprocess.run([sys.executable, "-c", CODE], input="go\n", capture_output=True, text=True, check=False)
     assert run.stdout == ("x" * 100_000 + "\n") * 3

@@ -15,9 +15,6 @@ from deq_jax.training.folder import read_config
 SHARE = 0.1
 """Early and late are the first and the last tenth of a run's steps."""
 
-_SAME_DATA = ("training_images", "test_images", "encoding")
-"""What two runs must have in common for their accuracies to be averaged."""
-
 
 class Run(NamedTuple):
     """One finished run, as its folder tells of it."""
@@ -102,8 +99,8 @@ def grouped(runs: Iterable[Run]) -> list[list[Run]]:
     groups: dict[str, dict[int, Run]] = {}
     for run in sorted(runs, key=lambda run: (run.config.seed, run.folder)):
         settings = {name: value for name, value in flatten(to_dict(run.config)).items() if name not in MAY_DIFFER}
-        data = {name: run.environment["data"][name] for name in _SAME_DATA}
-        group = groups.setdefault(json.dumps([settings | {"seed": None}, data], sort_keys=True), {})
+        key = json.dumps([settings | {"seed": None}, run.environment["data"]], sort_keys=True)
+        group = groups.setdefault(key, {})
         known = group.setdefault(run.config.seed, run)
         if known is not run:
             print(f"warning: {run.folder} is left out, since {known.folder} is the same run.", file=sys.stderr)

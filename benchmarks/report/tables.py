@@ -38,7 +38,13 @@ def page(groups: Sequence[Sequence[Run]], picture: str = "") -> str:
     names = ("preset", "parameters", "augmentation", "seeds", "accuracy, %", "minutes", "early", "late")
     table = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     table += [f"| {' | '.join(_row(number, runs))} |" for number, runs in enumerate(groups, 1)]
-    details = [_details(number, runs) for number, runs in enumerate(groups, 1)]
+    presets = [nearest_preset(runs[0].config) for runs in groups]
+    # The preset itself keeps its name; of what would take the same folder each has a number of its own.
+    names = [
+        preset if not changes and presets.count((preset, changes)) == 1 else f"{preset}-{number}"
+        for number, (preset, changes) in enumerate(presets, 1)
+    ]
+    details = [_details(number, name, runs) for number, (name, runs) in enumerate(zip(names, groups, strict=True), 1)]
     if any(run.config.dataset == "cifar10" for runs in groups for run in runs):
         head += f"\n{SELECTION}\n"
     return "\n".join([head, *table, "", *([picture, ""] if picture else []), *details])
@@ -79,19 +85,18 @@ def _mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
-def _details(number: int, runs: Sequence[Run]) -> str:
+def _details(number: int, name: str, runs: Sequence[Run]) -> str:
     preset, changes = nearest_preset(runs[0].config)
     changed = ", ".join(f"`{name}` {value}" for name, value in changes.items()) or "nothing"
     lines = [f"## {number}. {preset}", "", f"Changed from the preset: {changed}.", ""]
     lines += dict.fromkeys(f"- {_circumstances(run, start)}" for run in runs for start in run.starts)
-    lines += ["", *(_account(run) for run in runs), "", "```console", *_commands(number, preset, changes, runs), "```"]
+    lines += ["", *(_account(run) for run in runs), "", "```console", *_commands(name, preset, changes, runs), "```"]
     return "\n".join([*lines, *_sweep(runs), ""])
 
 
-def _commands(number: int, preset: str, changes: dict[str, Any], runs: Sequence[Run]) -> list[str]:
+def _commands(name: str, preset: str, changes: dict[str, Any], runs: Sequence[Run]) -> list[str]:
     """What trains these runs again, and evaluates them, in folders that no other recipe's commands name."""
     options = [f"--{name.replace('_', '-')} {_words(value)}" for name, value in changes.items()]
-    name = f"{preset}-{number}" if changes else preset
     lines = []
     for run in runs:
         out = f"runs/{name}-{run.config.seed}"

@@ -9,7 +9,6 @@ from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.layers import BatchNorm, Conv, Resized, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
-from deq_jax.nn.stem import check_images
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -85,7 +84,11 @@ class DEQClassifier(nnx.Module):
         Raises:
             ValueError: the images are not ``[batch, *image_shape]``.
         """
-        check_images(images, self.image_shape)
+        if images.shape[1:] != tuple(self.image_shape):
+            raise ValueError(
+                f"the classifier takes images [batch, {', '.join(map(str, self.image_shape))}], got "
+                f"{list(images.shape)}. Channels come last; one image is a batch of 1, image[None]."
+            )
         return self.stem_norm(self.stem(images))
 
     def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:

@@ -21,9 +21,11 @@ class DEQ(nnx.Module):
 
     Args:
         cell: any Flax NNX module ``cell(z, x) -> z``. It may read all of its state in the solve and change none: a
-            BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
-            of ``x``, the cell says where to start by a method ``initial_state(x)``. A method ``prepared()`` may return
-            the module to solve with: what depends on parameters alone is then computed once, outside the solve.
+            BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Parameters it may compute anew
+            in every evaluation, as a weight normalisation does, but what it leaves in them is lost. Where ``z`` has not
+            the form of ``x``, the cell says where to start by a method ``initial_state(x)``. A method ``prepared()``
+            may return the module to solve with: what depends on parameters alone is then computed once, outside the
+            solve.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
@@ -71,7 +73,9 @@ class DEQ(nnx.Module):
             cell = nnx.merge(graph, state)
             before = _leaves(cell)
             fz = cell(z, x)
-            _refuse_changes(before, _leaves(cell))
+            after = _leaves(cell)
+            if before.keys() != after.keys() or any(before[name] is not after[name] for name in before):
+                _refuse_changes(graph, state, z, x)
             return fz
 
         return fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
@@ -83,19 +87,50 @@ def prepared(cell: Any) -> Any:
 
 
 def _leaves(cell: Any) -> dict[str, Any]:
-    """All that a cell could carry from one evaluation to the next.
-
-    Parameters it does not: a weight normalisation computes them anew, and ``nnx.remat`` hands out equal ones.
-    """
+    """All that a cell could carry from one evaluation to the next, but for its parameters."""
     state = nnx.as_pure(nnx.state(cell, nnx.Not(nnx.Param)))
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
 
 
-def _refuse_changes(before: dict[str, Any], after: dict[str, Any]) -> None:
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) is not after.get(name))
+def _refuse_changes(graph: Any, state: Any, z: PyTree, x: PyTree) -> None:
+    """Raise a ValueError where the cell changes state, rather than hand out the same under another object.
+
+    As ``nnx.remat`` and ``nnx.jit`` do. Where a value comes from is told by the program that the cell is.
+    """
+
+    def evaluate(z: PyTree, x: PyTree, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        cell = nnx.merge(graph, state)
+        before = _leaves(cell)
+        cell(z, x)
+        return before, _leaves(cell)
+
+    closed, (before, after) = jax.make_jaxpr(evaluate, return_shape=True)(z, x, state)
+    given, left = (
+        dict(zip(sorted(names), variables, strict=True))
+        for names, variables in (
+            (before, closed.jaxpr.outvars[: len(before)]),
+            (after, closed.jaxpr.outvars[len(before) :]),
+        )
+    )
+    changed = [
+        name
+        for name in sorted(given.keys() | left.keys())
+        if name not in given or name not in left or _origin(closed.jaxpr, left[name]) is not given[name]
+    ]
     if changed:
         raise ValueError(
             f"the cell changes its own state inside the solve ({', '.join(changed)}), which leaves no fixed point to "
             "find. Use GroupNorm instead of BatchNorm, move it out of the cell or freeze it with cell.eval(), and draw "
             "dropout masks once, before the solve."
         )
+
+
+def _origin(jaxpr: Any, variable: Any) -> Any:
+    """The input of a program that a variable is handed through from; the variable itself where it is computed."""
+    for equation in jaxpr.eqns:
+        if variable in equation.outvars and "jaxpr" in equation.params:
+            inner = getattr(equation.params["jaxpr"], "jaxpr", equation.params["jaxpr"])  # closed, or not
+            source = _origin(inner, inner.outvars[equation.outvars.index(variable)])
+            if source in inner.invars:
+                return _origin(jaxpr, equation.invars[inner.invars.index(source)])
+    return variable

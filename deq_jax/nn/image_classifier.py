@@ -65,13 +65,23 @@ class Head(nnx.Module):
         if pool is not None:
             check_divides(pool, height, width)
         self.pool = pool
+        self.shape = shape
         self.norm = BatchNorm(channels)
         features = channels * (1 if pool is None else (height // pool) * (width // pool))
         uniform = uniform_by_fan_in(features)
         self.linear = nnx.Linear(features, num_classes, kernel_init=uniform, bias_init=uniform, rngs=rngs)
 
     def __call__(self, z: Image) -> Float[Array, "batch num_classes"]:
-        """Logits."""
+        """Logits.
+
+        Raises:
+            ValueError: ``z`` is of another size than the head was made for, where that matters: with a ``pool``.
+        """
+        if self.pool is not None and z.shape[1:] != tuple(self.shape):
+            raise ValueError(
+                f"the head takes [batch, {', '.join(map(str, self.shape))}], got {list(z.shape)}. Give images of the "
+                "size that the model was made for, or pool the whole image: pool=None."
+            )
         y = self.norm(z)
         pooled = jnp.mean(y, axis=(1, 2)) if self.pool is None else average_pool(y, self.pool)
         return self.linear(pooled.reshape(len(z), -1))

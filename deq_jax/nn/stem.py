@@ -50,7 +50,7 @@ class Stem(nnx.Module):
         kernel_size: int = 3,
         rngs: nnx.Rngs,
     ):
-        height, width, into = self.image_shape = image_shape
+        height, width, into = image_shape
         self.pool = pool
         self.factors = tuple(stage.factor for stage in stages)
         self.convs: nnx.List[Conv] = nnx.List([])
@@ -68,12 +68,7 @@ class Stem(nnx.Module):
         self.out_shape = (height, width, channels)
 
     def __call__(self, images: Image) -> Resized:
-        """The injection of floating-point images ``[batch, *image_shape]``: ``[batch, *out_shape]``.
-
-        Raises:
-            ValueError: the images have another shape.
-        """
-        check_images(images, self.image_shape)
+        """The injection of floating-point images: ``[batch, *out_shape]``."""
         y = images
         for conv, norm, factor in zip(self.convs, self.norms, self.factors, strict=True):
             y = conv(y)
@@ -81,12 +76,3 @@ class Stem(nnx.Module):
                 y = self.pool(y, factor)  # before the norm, which then has less to do
             y = jax.nn.relu(norm(y))
         return self.norm(self.conv(y))
-
-
-def check_images(images: Image, image_shape: tuple[int, int, int]) -> None:
-    """Raise a ValueError unless ``images`` are ``[batch, *image_shape]``: the head fits no other size."""
-    if images.shape[1:] != tuple(image_shape):
-        raise ValueError(
-            f"the model takes images {['batch', *image_shape]}, got {list(images.shape)}. ".replace("'", "")
-            + "Channels come last; one image is a batch of 1, image[None]."
-        )

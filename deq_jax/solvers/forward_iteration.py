@@ -34,11 +34,11 @@ def forward_iteration(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
+        A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
-            solution is differentiated.
+            solution is differentiated in reverse mode.
         ValueError: the leading axes of ``z0`` differ, or a setting is not positive.
 
     Examples:

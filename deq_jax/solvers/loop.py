@@ -72,11 +72,11 @@ def solve(
         trace: whether to record the residual of every evaluation.
 
     Returns:
-        A [`deq_jax.Solution`][], which has no derivative: that is [`deq_jax.fixed_point`][]'s.
+        A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
 
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
-            solution is differentiated.
+            solution is differentiated in reverse mode.
         ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
     """
     check_positive("tol", tol)
@@ -143,17 +143,27 @@ def solve(
 
 @jax.custom_jvp
 def _not_differentiable(value: Matrices) -> Matrices:
-    """``value``, which has no derivative: that of the loop's steps is not that of the equilibrium."""
+    """``value``, which has no derivative: that of the loop's steps is not that of the equilibrium.
+
+    Asking for it is an error in reverse mode and NaN in forward mode, which cannot know whether it is asked for.
+    """
     return value
 
 
 @_not_differentiable.defjvp
-def _refuse(primals: tuple, tangents: tuple) -> NoReturn:
-    del primals, tangents
-    raise TypeError(
-        "a solver cannot be differentiated. deq_jax.fixed_point(f, z0, *args, solver=...) has the derivative of its "
-        "equilibrium in reverse mode, deq_jax.fixed_point_jvp in forward mode, too; jax.lax.stop_gradient cuts it."
-    )
+def _no_tangent(primals: tuple, tangents: tuple) -> tuple[Matrices, Matrices]:
+    def nan(_: None, tangent: Matrices) -> Matrices:
+        return jax.tree.map(lambda leaf: leaf * jnp.nan, tangent)
+
+    def refuse(_: None, cotangent: Matrices) -> NoReturn:
+        del cotangent
+        raise TypeError(
+            "a solver has no derivative, but its solution is differentiated. deq_jax.fixed_point(f, z0, *args, "
+            "solver=...) has one in reverse mode, deq_jax.fixed_point_jvp in forward mode, too. Where none is meant, "
+            "wrap the solution in jax.lax.stop_gradient."
+        )
+
+    return primals[0], jax.custom_derivatives.linear_call(nan, refuse, None, tangents[0])
 
 
 def _varying_axes(tree: PyTree) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """environment.json: what ran, on what."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -33,13 +34,17 @@ def describe() -> dict[str, Any]:
     }
 
 
-def write(path: Path, description: dict[str, Any]) -> None:
-    """Writes the description of a run's first start; those of later starts are added to its list "resumed"."""
-    try:
-        first = json.loads(path.read_text())
-        first["resumed"].append(description)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        first = {**description, "resumed": []}
+def write(path: Path, description: dict[str, Any], *, is_anew: bool) -> None:
+    """Writes the description of a run's first start; those of later starts are added to its list "resumed".
+
+    A start anew, from step 0, is a first one: those before it have led to nothing.
+    """
+    first = {**description, "resumed": []}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not is_anew:
+            known = json.loads(path.read_text())
+            known["resumed"].append(description)
+            first = known
     with writing_to(path.parent):
         write_atomically(path, json.dumps(first, indent=2) + "\n")
 

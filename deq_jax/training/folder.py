@@ -30,7 +30,10 @@ def require_usable(config: Config) -> None:
 def require_same_data(config: Config, data: Mapping[str, Any]) -> None:
     """Raises UserError where the run has been trained on other data than these; see `data.describe`."""
     try:
-        known = json.loads((config.out / "environment.json").read_text(encoding="utf-8"))["data"]
+        first = json.loads((config.out / "environment.json").read_text(encoding="utf-8"))
+        known: dict[str, Any] = {}
+        for start in (first, *first["resumed"]):  # a run of before there was a digest has got one since
+            known |= start["data"]
         different = [name for name in known.keys() & data.keys() if known[name] != data[name]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # nothing is known of what it was trained on

@@ -67,7 +67,8 @@ def _run(plan: Plan, state: TrainState) -> int:
         print(f"{config.out} is finished: {_result(config)}. Nothing to do.")
         return 0
     data = describe(plan.train, plan.test)
-    require_same_data(config, data)
+    if start.step:
+        require_same_data(config, data)
     claim(config)
     _clear_way(config, start.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
@@ -91,6 +92,7 @@ def _run(plan: Plan, state: TrainState) -> int:
             "compile_seconds": round(compile_seconds, 3),
             "data": data,
         },
+        is_anew=not start.step,
     )
     signal = _train(plan, start, lambda: time.monotonic() - began)
     curves.draw(config.out)

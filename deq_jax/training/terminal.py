@@ -1,4 +1,4 @@
-"""What a program prints when nobody reads it any more: a closed terminal must not end a training."""
+"""What a program prints when nobody reads it any more: a closed pipe or terminal must not end a training."""
 
 import os
 import sys
@@ -40,10 +40,12 @@ class _Lasting:
 def lasting_output() -> Iterator[None]:
     """Lets what is printed be lost, rather than end the program, once stdout or stderr is closed on the other side."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Lasting(sys.stdout), _Lasting(sys.stderr)
+    # A stream that was closed from the start is None, which print takes.
+    sys.stdout, sys.stderr = (stream and _Lasting(stream) for stream in before)
     try:
         yield
-        sys.stdout.flush()
-        sys.stderr.flush()
     finally:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         sys.stdout, sys.stderr = before
