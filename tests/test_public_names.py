@@ -41,7 +41,6 @@ RAISES_NOTHING = {
     "deq_jax.implicit": "the solver's settings are checked by the solver",
     "deq_jax.jacobian_free": "takes nothing",
     "deq_jax.adjoint_report": "any number of samples has its zeros",
-    "deq_jax.nn.BatchNorm": "any sizes fit",
     "deq_jax.nn.ImageClassifier": "its parts raise",
     "deq_jax.nn.Layers": "its cells raise",
     "deq_jax.nn.Stage": "a tuple",
