@@ -109,7 +109,6 @@ def cifar10() -> Config:
         solver=SolverConfig(tol=1e-3, max_iter=25),
         adjoint=AdjointConfig(),
         early=EarlyConfig(),
-        penalty=PenaltyConfig(weight=0.5, share=0.25),
         average_decay=0.999,
         optimizer=dataclasses.replace(fast.optimizer, learning_rate=1e-2),
         evaluation=EvaluationConfig(flip=True, max_iter=50),
