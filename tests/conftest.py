@@ -9,6 +9,13 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_compiled_programs():
+    """Each takes some of the 65,530 memory mappings that Linux allows a process; without any left XLA crashes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """The folder of a tiny run trained to its end; compiled programs are kept where only these tests look."""
