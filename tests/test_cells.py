@@ -1,4 +1,5 @@
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,34 @@ def test_the_pre_activation_cell_is_its_formula():
     np.testing.assert_array_equal(cell.initial_state(x), x)
 
 
+def test_the_injection_cell_is_its_formula():
+    cell = nn.InjectionCell(8, 16, num_groups=4, rngs=nnx.Rngs(0))
+    z, x = jax.random.normal(jax.random.key(0), (2, 3, 6, 5, 8))
+    y = cell.conv1(jnp.maximum(cell.norm1(z), 0)) + cell.conv_x(jnp.maximum(cell.norm_x(x), 0))
+    np.testing.assert_allclose(cell(z, x), x + cell.conv2(jnp.maximum(cell.norm2(y), 0)), atol=1e-6)
+    np.testing.assert_array_equal(cell.initial_state(x), x)
+    assert cell.conv1.kernel.shape == (1, 1, 8, 16)
+
+
+def test_the_compiler_takes_the_injection_s_branch_out_of_the_loop():
+    layer = nn.DEQ(nn.InjectionCell(8, 16, num_groups=4, rngs=nnx.Rngs(0)))
+    graph, state = nnx.split(layer)
+    solve = jax.jit(lambda state, x: nnx.merge(graph, state)(x).value)
+    text = solve.lower(state, jnp.ones((2, 4, 4, 8))).compile().as_text()
+    computations = dict(re.findall(r"^(?:ENTRY )?(%[\w.-]+) [^\n]*{\n(.*?)^}", text, re.MULTILINE | re.DOTALL))
+    (body,) = set(re.findall(r" while\(.*body=(%[\w.-]+)", text))
+    reached, todo = set(), [body]
+    while todo:
+        name = todo.pop()
+        reached.add(name)
+        todo += [
+            other for other in re.findall(r"%[\w.-]+", computations[name]) if other in computations.keys() - reached
+        ]
+    # Of W₂ and U; W₁ may have become a matrix product.
+    assert text.count("window={size=3x3") == 2
+    assert "".join(computations[name] for name in reached).count("window={size=3x3") == 1
+
+
 def test_the_resnet_cell_starts_small():
     cell = nn.ResNetCell(48, 64, rngs=nnx.Rngs(0))
     for layer in (cell.conv1, cell.conv2):
@@ -81,10 +110,9 @@ def test_the_chapter_s_small_cell_has_right_gradients(x64):
     check_grads(z_star, (x, nnx.as_pure(state)), order=2, modes=["rev"], eps=1e-6, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["feed-forward", "resnet", "pre-activation"])
-def test_the_equilibrium_does_not_depend_on_the_start(x64, kind):
-    if kind != "feed-forward":
-        make = nn.ResNetCell if kind == "resnet" else nn.PreActivationCell
+@pytest.mark.parametrize("make", [nn.FeedForwardCell, nn.ResNetCell, nn.PreActivationCell, nn.InjectionCell])
+def test_the_equilibrium_does_not_depend_on_the_start(x64, make):
+    if make is not nn.FeedForwardCell:
         cell = make(4, 8, num_groups=2, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
         x = z = jax.random.normal(jax.random.key(0), (2, 4, 4, 4), jnp.float64)
     else:

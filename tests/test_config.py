@@ -100,6 +100,7 @@ def test_solver_settings_must_be_positive(group, name, bad):
         (lambda: ModelConfig(kind="deq", stem=(8,)), "stem_factors must be as many as stem, but there are 0 for 1"),
         (lambda: ModelConfig(kind="deq", stem=(8,), stem_factors=(0,)), "stem and stem_factors must be positive"),
         (lambda: ModelConfig(cell="pre-activation"), "kind chapter has no stem, cell or max_gain to choose"),
+        (lambda: ModelConfig(kind="explicit", cell="injection"), "kind explicit has layers without an injection"),
         (lambda: AdjointConfig(damping=1.5), "damping must not exceed 1, but is 1.5"),
         (lambda: AdjointConfig(steps=0), "steps must be positive"),
         (lambda: EarlyConfig(share=1.5), "share must be a share from 0 to 1, but is 1.5"),

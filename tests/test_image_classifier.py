@@ -28,7 +28,7 @@ def layers(rngs, make=nn.ResNetCell):
     return nn.Layers([make(CHANNELS, CHANNELS, num_groups=2, rngs=rngs) for _ in range(3)])
 
 
-@pytest.mark.parametrize("make", [nn.ResNetCell, nn.PreActivationCell])
+@pytest.mark.parametrize("make", [nn.ResNetCell, nn.PreActivationCell, nn.InjectionCell])
 def test_logits_and_equilibrium(make):
     model = classifier(lambda rngs: deq(rngs, make))
     logits, sol = model(IMAGES)

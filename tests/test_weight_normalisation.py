@@ -61,7 +61,7 @@ def test_the_gain_must_be_positive():
         nn.NormalisedConv(2, 2, std=0.0, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("make", [nn.ResNetCell, nn.PreActivationCell])
+@pytest.mark.parametrize("make", [nn.ResNetCell, nn.PreActivationCell, nn.InjectionCell])
 def test_the_prepared_cell_is_the_cell(make):
     cell = make(4, 8, num_groups=2, max_gain=1.0, rngs=nnx.Rngs(0))
     z, x = jax.random.normal(jax.random.key(0), (2, 3, 5, 5, 4))

@@ -9,7 +9,7 @@ except ImportError as error:
     raise ImportError("deq_jax.nn needs Flax: pip install 'deq_jax[flax]'.") from error
 
 from deq_jax.nn import linen
-from deq_jax.nn.cells import FeedForwardCell, PreActivationCell, ResNetCell
+from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
@@ -27,6 +27,7 @@ __all__ = [
     "GroupNorm",
     "Head",
     "ImageClassifier",
+    "InjectionCell",
     "Layers",
     "NormalisedConv",
     "PreActivationCell",

@@ -181,3 +181,61 @@ class PreActivationCell(nnx.Module):
     def prepared(self) -> "PreActivationCell":
         """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
         return with_plain_convs(self)
+
+
+class InjectionCell(nnx.Module):
+    """A cell that works on its injection, ``f(z, x) = x + W₂ ∗ ReLU(norm(W₁ ∗ ReLU(norm(z)) + U ∗ ReLU(norm(x))))``.
+
+    State and injection are images ``[batch, height, width, channels]``, and the solve starts from the injection. ``W₁``
+    has kernels of a single pixel. ``U`` sees the neighbourhood, and the compiler takes its branch out of the solver's
+    loop, where nothing in it changes: an evaluation costs little more than the one convolution by ``W₂``. With
+    ``W₁ = 0`` the equilibrium is an ordinary residual block of ``x``, and learning goes on from there.
+
+    Args:
+        channels: channels of ``z`` and ``x``.
+        inner_channels: channels between the convolutions.
+        num_groups: groups of each group normalisation; must divide both.
+        kernel_size: side of the square kernels ``U`` and ``W₂``, odd.
+        max_gain: bounds the gains of the convolutions' normalised kernels; None for plain kernels, drawn from
+            N(0, 0.01²). See [`deq_jax.nn.NormalisedConv`][].
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from.
+
+    Raises:
+        ValueError: ``num_groups`` does not divide the channels, or ``kernel_size`` is even.
+
+    Source: the chapter's ``σ(W z + U x + b)``, "Deep equilibrium models", whose ``U x`` is likewise the same in every
+    evaluation, in a block of He et al., "Identity mappings in deep residual networks", 2016.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        inner_channels: int,
+        *,
+        num_groups: int = 8,
+        kernel_size: int = 3,
+        max_gain: float | None = None,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        conv = make_conv(max_gain, SMALL, param_dtype, rngs)
+        self.conv_x = conv(channels, inner_channels, kernel_size)
+        self.conv1 = conv(channels, inner_channels, 1)
+        self.conv2 = conv(inner_channels, channels, kernel_size)
+        self.norm_x = GroupNorm(channels, num_groups, param_dtype=param_dtype)
+        self.norm1 = GroupNorm(channels, num_groups, param_dtype=param_dtype)
+        self.norm2 = GroupNorm(inner_channels, num_groups, param_dtype=param_dtype)
+
+    def __call__(self, z: Image, x: Image) -> Image:
+        """Evaluate ``f(z, x)``."""
+        y = self.conv1(jax.nn.relu(self.norm1(z))) + self.conv_x(jax.nn.relu(self.norm_x(x)))
+        return x + self.conv2(jax.nn.relu(self.norm2(y)))
+
+    def initial_state(self, x: Image) -> Image:
+        """The injection: what ``f`` adds to is a better start than zeros, whose norm is none."""
+        return x
+
+    def prepared(self) -> "InjectionCell":
+        """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
+        return with_plain_convs(self)

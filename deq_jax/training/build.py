@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 from flax import nnx
 
@@ -123,8 +125,13 @@ def _staged(
         kernel_size=config.kernel_size,
         rngs=rngs,
     )
+    cells: dict[str, Callable[..., Any]] = {
+        "resnet": nn.ResNetCell,
+        "pre-activation": nn.PreActivationCell,
+        "injection": nn.InjectionCell,
+    }
     cell = functools.partial(
-        nn.ResNetCell if config.cell == "resnet" else nn.PreActivationCell,
+        cells[config.cell],
         config.channels,
         config.inner_channels,
         num_groups=config.num_groups,

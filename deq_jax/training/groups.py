@@ -25,8 +25,9 @@ class ModelConfig:
     """Side of every convolution's kernel, in pixels; odd."""
     pool: int | None = 8
     """Side of the average-pooling window before the head, in pixels; divides the state's side. None: the whole."""
-    cell: Literal["resnet", "pre-activation"] = "resnet"
-    """The chapter's residual cell; or one with norm and ReLU before each convolution, and the injection added last."""
+    cell: Literal["resnet", "pre-activation", "injection"] = "resnet"
+    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; or one
+    whose injection passes most of the weights, outside the solve."""
     max_gain: float | None = None
     """Bound of each output channel's kernel norm in the cell; None: plain kernels."""
     stem: tuple[int, ...] = ()
@@ -59,6 +60,8 @@ class ModelConfig:
             raise ValueError("stem and stem_factors must be positive")
         if self.kind == "chapter" and (self.stem or self.cell != "resnet" or self.max_gain or self.pool is None):
             raise ValueError("kind chapter has no stem, cell or max_gain to choose, and a pool; choose kind deq")
+        if self.kind == "explicit" and self.cell == "injection":
+            raise ValueError("kind explicit has layers without an injection; choose cell pre-activation or resnet")
         if self.downsampling != "average" and not self.stem:
             raise ValueError(f"downsampling is {self.downsampling}, but there is no stem to make images smaller")
 
