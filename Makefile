@@ -39,7 +39,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MKDOCS) build --quiet --site-dir build/site
+	$(MKDOCS) build --site-dir build/site  # not --quiet: strict mode counts what that silences
 	$(BIN)/pytest -n $(WORKERS)
 
 docs: $(STAMP)

@@ -21,7 +21,7 @@ class DEQ(linen.Module):
     compact method are that module's, as ever in Linen. Gradients reach them and ``x`` through
     [`deq_jax.fixed_point`][].
 
-    Args:
+    Attributes:
         cell: any Flax Linen module ``cell(z, x) -> z``. It may read all of its variables in the solve and change none:
             a BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
             of ``x``, the cell says where to start by a method ``initial_state(x)``.
