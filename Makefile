@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
-# MkDocs's theme would print an advertisement for its successor.
+# MkDocs's theme would print an advertisement for its successor. No --quiet: it silences the warnings that strict mode counts.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 WORKERS ?= 2
 
@@ -39,7 +39,7 @@ test: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(MKDOCS) build --site-dir build/site  # not --quiet: strict mode counts what that silences
+	$(MKDOCS) build --site-dir build/site
 	$(BIN)/pytest -n $(WORKERS)
 
 docs: $(STAMP)

@@ -68,11 +68,27 @@ def test_the_injection_cell_is_its_formula():
     assert cell.conv1.kernel.shape == (1, 1, 8, 16)
 
 
-def test_the_compiler_takes_the_injection_s_branch_out_of_the_loop():
-    layer = nn.DEQ(nn.InjectionCell(8, 16, num_groups=4, rngs=nnx.Rngs(0)))
-    graph, state = nnx.split(layer)
+def test_the_injection_cell_without_its_state_s_kernel_is_an_ordinary_block():
+    cell = nn.InjectionCell(8, 16, num_groups=4, rngs=nnx.Rngs(0))
+    cell.conv1.kernel[...] *= 0
+    block = nn.PreActivationCell(8, 16, num_groups=4, rngs=nnx.Rngs(0))
+    block.conv1, block.conv2 = cell.conv_x, cell.conv2
+    x = jax.random.normal(jax.random.key(0), (3, 6, 5, 8))
+    np.testing.assert_allclose(nn.DEQ(cell)(x).value, block.as_layer(x), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "x", "product"),
+    [
+        (lambda: nn.FeedForwardCell(5, 7, rngs=nnx.Rngs(0)), jnp.ones((2, 5)), r"f32\[2,7\]\S* dot\("),
+        # Of W₂ and U; W₁ may have become a matrix product.
+        (lambda: nn.InjectionCell(8, 16, num_groups=4, rngs=nnx.Rngs(0)), jnp.ones((2, 4, 4, 8)), "window={size=3x3"),
+    ],
+)
+def test_the_compiler_takes_what_only_the_injection_passes_out_of_the_loop(make, x, product):
+    graph, state = nnx.split(nn.DEQ(make()))
     solve = jax.jit(lambda state, x: nnx.merge(graph, state)(x).value)
-    text = solve.lower(state, jnp.ones((2, 4, 4, 8))).compile().as_text()
+    text = solve.lower(state, x).compile().as_text()
     computations = dict(re.findall(r"^(?:ENTRY )?(%[\w.-]+) [^\n]*{\n(.*?)^}", text, re.MULTILINE | re.DOTALL))
     (body,) = set(re.findall(r" while\(.*body=(%[\w.-]+)", text))
     reached, todo = set(), [body]
@@ -82,9 +98,8 @@ def test_the_compiler_takes_the_injection_s_branch_out_of_the_loop():
         todo += [
             other for other in re.findall(r"%[\w.-]+", computations[name]) if other in computations.keys() - reached
         ]
-    # Of W₂ and U; W₁ may have become a matrix product.
-    assert text.count("window={size=3x3") == 2
-    assert "".join(computations[name] for name in reached).count("window={size=3x3") == 1
+    assert len(re.findall(product, text)) == 2
+    assert len(re.findall(product, "".join(computations[name] for name in reached))) == 1
 
 
 def test_the_resnet_cell_starts_small():

@@ -19,7 +19,7 @@ SMALL = nnx.initializers.normal(0.01)
 class FeedForwardCell(nnx.Module):
     """The chapter's first cell, ``f(z, x) = σ(W z + U x + b)``.
 
-    It evaluates ``U x + b`` anew each time; a cell of your own does better to leave that outside.
+    ``U x + b`` is the same in every evaluation: the compiler takes it out of the solver's loop.
 
     Args:
         in_features: features of the injection ``x``, ``[batch, in_features]``.
@@ -204,8 +204,8 @@ class InjectionCell(nnx.Module):
     Raises:
         ValueError: ``num_groups`` does not divide the channels, or ``kernel_size`` is even.
 
-    Source: the chapter's ``σ(W z + U x + b)``, "Deep equilibrium models", whose ``U x`` is likewise the same in every
-    evaluation, in a block of He et al., "Identity mappings in deep residual networks", 2016.
+    Source: the ``U x`` of the chapter's ``σ(W z + U x + b)``, "Deep networks and fixed point equations", in a block of
+    He et al., "Identity mappings in deep residual networks", 2016.
     """
 
     def __init__(

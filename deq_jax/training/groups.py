@@ -26,8 +26,8 @@ class ModelConfig:
     pool: int | None = 8
     """Side of the average-pooling window before the head, in pixels; divides the state's side. None: the whole."""
     cell: Literal["resnet", "pre-activation", "injection"] = "resnet"
-    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; or one
-    whose injection passes most of the weights, outside the solve."""
+    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; or
+    that with weights for the injection alone, outside the solve."""
     max_gain: float | None = None
     """Bound of each output channel's kernel norm in the cell; None: plain kernels."""
     stem: tuple[int, ...] = ()
