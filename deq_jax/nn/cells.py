@@ -188,8 +188,9 @@ class InjectionCell(nnx.Module):
 
     State and injection are images ``[batch, height, width, channels]``, and the solve starts from the injection. ``W₁``
     has kernels of a single pixel. ``U`` sees the neighbourhood, and the compiler takes its branch out of the solver's
-    loop, where nothing in it changes: an evaluation costs little more than the one convolution by ``W₂``. With
-    ``W₁ = 0`` the equilibrium is an ordinary residual block of ``x``, and learning goes on from there.
+    loop, where nothing in it changes: an evaluation takes about 0.6 of the time of a
+    [`deq_jax.nn.PreActivationCell`][]'s (96 and 56 channels, 8×8 pixels, one CPU core). With ``W₁ = 0`` the equilibrium
+    is an ordinary residual block of ``x``, and learning goes on from there.
 
     Args:
         channels: channels of ``z`` and ``x``.
