@@ -10,7 +10,7 @@ from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
-from deq_jax.stability import jacobian_penalty, spectral_radius
+from deq_jax.stability import contraction_penalty, jacobian_penalty, spectral_radius
 
 __version__ = "0.1.0"
 
@@ -23,6 +23,7 @@ __all__ = [
     "anderson",
     "broyden",
     "check_independence",
+    "contraction_penalty",
     "direct",
     "fixed_point",
     "fixed_point_jvp",

@@ -140,15 +140,19 @@ def sample_scale(a: Matrices, factor: Float[Array, " batch"]) -> Matrices:
     return jax.tree.map(lambda leaf: (leaf * factor[:, None]).astype(leaf.dtype), a)
 
 
+def sample_difference(a: Matrices, b: Matrices) -> Matrices:
+    """``a − b``, in the dtype that norms and inner products are computed in."""
+    dtype = accumulation_dtype((a, b))
+    return jax.tree.map(lambda x, y: x.astype(dtype) - y.astype(dtype), a, b)
+
+
 def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
 
     Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite,
     or so near the largest number that its norm is not.
     """
-    dtype = accumulation_dtype((fz, z))
-    difference = jax.tree.map(lambda a, b: a.astype(dtype) - b.astype(dtype), fz, z)
-    step, size = sample_norm(difference), sample_norm(fz)
+    step, size = sample_norm(sample_difference(fz, z)), sample_norm(fz)
     ratio = step / jnp.where(size == 0, 1, size)
     residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
     return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)

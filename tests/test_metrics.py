@@ -127,7 +127,7 @@ def test_a_start_from_nothing_keeps_the_lines_of_before_in_another_file(tmp_path
 
 
 def test_training_metrics_become_numbers():
-    names = [*metrics.MEASURED, *SHARES, "jacobian_penalty"]
+    names = [*metrics.MEASURED, *SHARES, "penalty"]
     measured = TrainMetrics(*(jnp.float32(k) for k in range(9)), is_finite=jnp.bool(True))
     assert metrics.train_means(measured) == dict(zip(names, map(float, range(9)), strict=True))
 

@@ -10,7 +10,7 @@ import pytest
 
 from deq_jax.training.build import build_model, build_recipe
 from deq_jax.training.data import load, train_batch
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig
+from deq_jax.training.groups import AugmentationConfig, OptimizerConfig, PenaltyConfig
 from deq_jax.training.optimizer import build_optimizer
 from deq_jax.training.solves import SolverConfig
 from deq_jax.training.step import Recipe, create_state, cross_entropy, make_eval_step, make_train_step
@@ -115,19 +115,21 @@ def test_a_flip_in_evaluation_averages_both_logits(config, digits):
 def test_the_penalty_is_measured_where_it_is_on_and_is_not_part_of_the_loss(config, digits):
     _, (without,) = trained(config, digits, Recipe(), 1)
     _, (with_it,) = trained(config, digits, Recipe(penalty_weight=1.0), 1)
-    assert np.isnan(without.jacobian_penalty)
-    assert with_it.jacobian_penalty > 0
+    assert np.isnan(without.penalty)
+    assert with_it.penalty > 0
     np.testing.assert_allclose(with_it.loss, without.loss, rtol=1e-6)
 
 
-def test_the_penalty_holds_evaluations_down(config, digits):
+@pytest.mark.parametrize(("kind", "weight"), [("jacobian", 10.0), ("contraction", 1.0)])
+def test_the_penalty_holds_evaluations_down(config, digits, kind, weight):
     """The same run with and without it: the mean over the last steps, whose batches are the same."""
     config = dataclasses.replace(
         config, solver=SolverConfig(tol=1e-3, max_iter=40), optimizer=OptimizerConfig(learning_rate=5e-3)
     )
 
-    def evaluations(weight):
-        _, metrics = trained(config, digits, Recipe(penalty_weight=weight), 40)
+    def evaluations(penalty):
+        recipe = build_recipe(dataclasses.replace(config, penalty=penalty))
+        _, metrics = trained(config, digits, recipe, 40)
         return np.mean([measured.forward_iterations for measured in metrics[-10:]])
 
-    assert evaluations(10.0) < 0.8 * evaluations(0.0)
+    assert evaluations(PenaltyConfig(kind=kind, weight=weight)) < 0.8 * evaluations(PenaltyConfig())

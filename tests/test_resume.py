@@ -160,7 +160,7 @@ def test_a_run_with_every_switch_on_is_continued_exactly(tmp_path, finished_run)
     lines = seen("whole")
     assert [line["forward_iterations"] <= 2 for line in lines[:-1]] == [True] * 3 + [False] * 4
     assert [line["adjoint_iterations"] == 5 for line in lines[:-1]] == [True] * 3 + [False] * 4
-    assert ["jacobian_penalty" in line for line in lines] == [False, False, False, True, False, True, False, False]
+    assert ["penalty" in line for line in lines] == [False, False, False, True, False, True, False, False]
     assert {"spectral_radius", "spectral_radius_max"} <= lines[-1].keys()
 
 

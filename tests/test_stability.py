@@ -61,6 +61,64 @@ def test_the_penalty_s_gradient_is_that_of_the_dense_norm(dense):
     assert error < 0.05  # 20,000 draws, as above
 
 
+def test_the_contraction_of_a_linear_map_is_that_of_its_residual(x64):
+    a = linear_map(jax.random.key(0), 6, 0.9).astype(jnp.float64)
+    z = jax.random.normal(jax.random.key(1), (3, 6), jnp.float64)
+    residual = z @ a + 1 - z
+
+    def exact(a):
+        return jnp.sum((residual @ a) ** 2, axis=1) / jnp.sum(residual**2, axis=1)
+
+    def measured(a):
+        return deq_jax.contraction_penalty(lambda z: z @ a + 1, z)
+
+    np.testing.assert_allclose(measured(a), exact(a), rtol=1e-12)
+    gradients = [jax.grad(lambda a, of=of: jnp.sum(of(a)))(a) for of in (measured, exact)]
+    np.testing.assert_allclose(*gradients, rtol=1e-10, atol=1e-12)
+
+
+def test_the_contraction_near_an_equilibrium_is_that_of_the_jacobian(dense):
+    f, _, z, jacobians = dense
+    near = z + 1e-6 * jax.random.normal(jax.random.key(2), z.shape, z.dtype)
+    residual = f(near) - near
+    shortened = jnp.einsum("bij,bj->bi", jacobians, residual)
+    expected = jnp.sum(shortened**2, axis=1) / jnp.sum(residual**2, axis=1)
+    np.testing.assert_allclose(deq_jax.contraction_penalty(f, near), expected, rtol=1e-4)
+
+
+def test_a_solve_cut_short_leaves_the_directions_that_contract_least():
+    """Nine directions of ten contract at once, one hardly: the mean over all says little of it, the residual all."""
+    factors = jnp.full(10, 0.01).at[3].set(0.9)
+    sol = deq_jax.forward_iteration(lambda z: factors * z + 1, jnp.zeros((1, 10)), max_iter=4)
+    mean = deq_jax.jacobian_penalty(lambda z: factors * z + 1, sol.value, jax.random.key(0)) / 10
+    assert mean[0] < 0.1
+    np.testing.assert_allclose(deq_jax.contraction_penalty(lambda z: factors * z + 1, sol.value), 0.9**2, rtol=1e-3)
+
+
+def test_the_contraction_at_an_equilibrium_is_zero_and_so_is_its_gradient():
+    def total(a):
+        return jnp.sum(deq_jax.contraction_penalty(lambda z: a * z, jnp.zeros((2, 3))))
+
+    assert jax.value_and_grad(total)(0.5) == (0, 0)
+
+
+def test_the_contraction_fades_where_the_residual_is_rounding():
+    """A constant map has no contraction to penalise, and noise of one unit in the last place is not taken for one."""
+    noise = jax.random.rademacher(jax.random.key(0), (2, 50), jnp.float32) * 1e-7
+    assert jnp.all(deq_jax.contraction_penalty(lambda z: 1 + noise * jnp.sign(z - 1), 1 + noise) < 0.01)
+
+
+def test_the_contraction_holds_the_iterates_fixed():
+    gradient = jax.grad(lambda z: jnp.sum(deq_jax.contraction_penalty(jnp.tanh, z)))(jnp.ones((2, 3)))
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_contraction_is_the_same_at_any_scale(scale):
+    z = scale * jnp.ones((2, 3))
+    np.testing.assert_allclose(deq_jax.contraction_penalty(lambda z: 0.5 * z, z), 0.25, rtol=1e-5)
+
+
 @pytest.mark.parametrize("factor", [1e-30, 1e30])
 def test_the_spectral_radius_of_an_extreme_map_is_right(factor):
     radius = deq_jax.spectral_radius(lambda z: factor * z, jnp.ones((2, 3)), jax.random.key(0))
@@ -75,6 +133,8 @@ def test_states_may_be_pytrees():
 
     np.testing.assert_allclose(deq_jax.spectral_radius(f, z, jax.random.key(0), 100), 0.5, rtol=1e-4)
     np.testing.assert_allclose(deq_jax.jacobian_penalty(f, z, jax.random.key(0)), 3 / 4 + 2 / 16, rtol=1e-6)
+    expected = (3 * (1 / 2 * 1 / 2) ** 2 + 2 * (1 / 4 * 3 / 4) ** 2) / (3 * (1 / 2) ** 2 + 2 * (3 / 4) ** 2)
+    np.testing.assert_allclose(deq_jax.contraction_penalty(f, z), expected, rtol=1e-6)
 
 
 def test_bad_settings_are_refused():
@@ -84,3 +144,5 @@ def test_bad_settings_are_refused():
         deq_jax.jacobian_penalty(lambda z: z, jnp.ones((1, 1)), jax.random.key(0), 0)
     with pytest.raises(TypeError, match="must return what it is given"):
         deq_jax.jacobian_penalty(lambda z: z[:, :1], jnp.ones((1, 2)), jax.random.key(0))
+    with pytest.raises(TypeError, match="must return what it is given"):
+        deq_jax.contraction_penalty(lambda z: z[:, :1], jnp.ones((1, 2)))

@@ -14,6 +14,7 @@ from deq_jax.training.augmentation import augment
 from deq_jax.training.config import Config
 from deq_jax.training.errors import UserError
 from deq_jax.training.groups import ModelConfig
+from deq_jax.training.penalty import PENALTIES
 from deq_jax.training.phases import Phase
 from deq_jax.training.solves import AdjointKind, SolverConfig, filled_from
 from deq_jax.training.step import Classifier, Recipe
@@ -71,14 +72,15 @@ def build_model(
 
 def build_recipe(config: Config, phase: Phase | None = None) -> Recipe:
     """What a training step does beside the plain gradient step."""
-    penalty = config.penalty.weight if phase is None or phase.has_penalty else 0.0
+    weight = config.penalty.weight if phase is None or phase.has_penalty else 0.0
     images = config.augmentation
     changes = functools.partial(augment, flip=images.flip, shift=images.shift, padding=images.padding)
     return Recipe(
         seed=config.seed,
         augment=changes if images.flip or images.shift else None,
         label_smoothing=config.label_smoothing,
-        penalty_weight=penalty,
+        penalty_weight=weight,
+        penalty=PENALTIES[config.penalty.kind],
         average_decay=config.average_decay,
     )
 

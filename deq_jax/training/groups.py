@@ -68,8 +68,11 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PenaltyConfig:
-    """A penalty ‖∂f/∂z‖_F² / (numbers in a state) at the equilibrium, which keeps solves short."""
+    """A penalty at the equilibrium that keeps the cell contractive, and so the solves short."""
 
+    kind: Literal["jacobian", "contraction"] = "jacobian"
+    """‖∂f/∂z‖_F² / (numbers in a state), all directions alike; or ‖f(f(z)) − f(z)‖² / ‖f(z) − z‖² where the solve
+    stopped, which looks at the directions that contract least, and holds those."""
     weight: float = 0.0
     """Its weight in the loss; 0: none."""
     share: float = 1.0

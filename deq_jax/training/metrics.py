@@ -2,7 +2,7 @@
 
 Every line has the keys of `KEYS`; training lines also have `step_seconds`. `loss` is the cross-entropy to the labels
 as they are, without smoothing and penalty. The shares of samples whose solves reached their tolerance follow, of those
-solves that there were. Steps with the Jacobian penalty add its value, unweighted;
+solves that there were. Steps with a penalty add its value, unweighted;
 evaluations add the mean and the largest spectral radius of ∂f/∂z over some images. A value that is not finite, or of
 `KEYS` one that an evaluation does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step`
 is the number of updates made, `epoch` the one that the last of them belongs to.
@@ -29,7 +29,7 @@ MEASURED = (
 )
 KEYS = ("kind", "step", "epoch", *MEASURED, "seconds")
 SHARES = ("forward_converged", "adjoint_converged")
-STABILITY = ("jacobian_penalty", "spectral_radius", "spectral_radius_max")
+STABILITY = ("penalty", "spectral_radius", "spectral_radius_max")
 
 Record = dict[str, Any]
 
@@ -45,7 +45,7 @@ def line(
 
 def train_means(metrics: TrainMetrics) -> dict[str, float]:
     """What a training step measured, as Python numbers. Waits for the step."""
-    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES, "jacobian_penalty")}
+    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES, "penalty")}
 
 
 def eval_means(sums: list[EvalSums]) -> dict[str, float]:

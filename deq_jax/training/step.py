@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
 import deq_jax
 from deq_jax.nn import DEQClassifier, ImageClassifier
 from deq_jax.nn.deq import prepared
+from deq_jax.training.penalty import Penalty, of_the_jacobian
 
 Classifier = DEQClassifier | ImageClassifier
 Images = UInt8[Array | np.ndarray, "batch height width channels"]
@@ -28,7 +29,8 @@ class Recipe(NamedTuple):
     augment: Callable[[Key[Array, ""], Images], Images] | None = None
     label_smoothing: float = 0.0
     penalty_weight: float = 0.0
-    """Weight of ‖∂f/∂z‖_F² / (numbers in a state)."""
+    """Weight of the penalty in the loss; 0: it is not computed."""
+    penalty: Penalty = of_the_jacobian
     average_decay: float | None = None
     """Share of the moving average of weights that is kept."""
 
@@ -64,8 +66,8 @@ class TrainMetrics(NamedTuple):
     """Share of the samples whose forward solve reached its tolerance; NaN where there is no equilibrium to solve."""
     adjoint_converged: Float[Array, ""]
     """Share of the samples whose adjoint solve reached its own; NaN where none is made to a tolerance."""
-    jacobian_penalty: Float[Array, ""]
-    """‖∂f/∂z‖_F² / (numbers in a state); NaN in steps without the penalty."""
+    penalty: Float[Array, ""]
+    """The penalty, unweighted; NaN in steps without it."""
     is_finite: Bool[Array, ""]
     """The loss and every gradient are."""
 
@@ -123,7 +125,8 @@ def make_train_step(
         total = cross_entropy(logits, labels, recipe.label_smoothing).mean()
         penalty = jnp.full((), jnp.nan)
         if recipe.penalty_weight:
-            penalty = _penalty(model.cell, x, solution.value, key)
+            cell = prepared(model.cell)
+            penalty = recipe.penalty(lambda z: cell(z, x), solution.value, key)
             total += recipe.penalty_weight * penalty
         loss = cross_entropy(logits, labels).mean()
         return total, (loss, penalty, logits, solution, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
@@ -153,7 +156,7 @@ def make_train_step(
             adjoint_converged=_where_solved(
                 model, jnp.where(jnp.isnan(report.residual), jnp.nan, _is_converged(report.status))
             ).mean(),
-            jacobian_penalty=penalty,
+            penalty=penalty,
             is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
         )
         return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
@@ -205,13 +208,6 @@ def cross_entropy(
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
     return optax.softmax_cross_entropy(logits, targets)
-
-
-def _penalty(cell: nnx.Module, x: Array, z_star: Array, key: Key[Array, ""]) -> Float[Array, ""]:
-    """‖∂f/∂z‖_F² / (numbers in a state), estimated at an equilibrium that is held fixed; mean over the batch."""
-    cell = prepared(cell)
-    squared = deq_jax.jacobian_penalty(lambda z: cell(z, x), jax.lax.stop_gradient(z_star), key)
-    return jnp.mean(squared) / z_star[0].size
 
 
 def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
