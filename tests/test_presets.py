@@ -22,5 +22,5 @@ def test_the_tutorial_is_the_chapters_size():
     assert parameters("cifar10-tutorial") == 64_842
 
 
-def test_the_explicit_counterpart_has_as_many_parameters():
-    assert parameters("cifar10-fast-explicit") == pytest.approx(parameters("cifar10-fast"), rel=0.03)
+def test_the_explicit_counterpart_has_as_many_parameters_and_a_few_more():
+    assert 1 <= parameters("cifar10-fast-explicit") / parameters("cifar10-fast") < 1.05
