@@ -84,7 +84,7 @@ def cifar10_fast_explicit() -> Config:
     return dataclasses.replace(
         fast,
         out=Path("runs/cifar10-fast-explicit"),
-        epochs=52,
+        epochs=60,
         model=dataclasses.replace(fast.model, kind="explicit", cell="pre-activation", inner_channels=32, layers=2),
         early=EarlyConfig(),
         penalty=PenaltyConfig(),
