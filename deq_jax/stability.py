@@ -1,6 +1,6 @@
 """How contractive a cell is at a state: its Jacobian's spectral radius, and two penalties that keep it small.
 
-They use vector-Jacobian products only, so they take every ``f`` that [`deq_jax.fixed_point`][] can differentiate.
+They use vector-Jacobian products at most, so they take every ``f`` that [`deq_jax.fixed_point`][] can differentiate.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from deq_jax.settings import whole_number
 from deq_jax.trees import (
+    Matrices,
+    accumulation_dtype,
     batch_size,
     check_same_form,
     draw,
@@ -116,21 +118,24 @@ def jacobian_penalty(
 def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array, " batch"]:
     """Measure ``‖f(f(z)) − f(z)‖² / ‖f(z) − z‖²``, what one evaluation leaves of the residual, per sample.
 
-    Differentiable. Near an equilibrium it is ``‖J r‖² / ‖r‖²`` of the residual ``r = f(z) − z``, and a solve that stops
-    early leaves ``r`` in the directions that contract least. So this looks where ``‖J‖_F²``, the sum over all
-    directions, hardly does: few of them make a cell stiff. Added to a loss, with a weight, it keeps the cell
-    contractive and the solves short. The two iterates are held fixed: gradients reach whatever ``f`` closes over,
-    and not ``z``.
+    Near an equilibrium it is ``‖J r‖² / ‖r‖²`` of the residual ``r = f(z) − z``. Plain iteration leaves ``r`` in the
+    directions that contract least, and so does an accelerated solve that is cut off after a few evaluations: there this
+    sees what ``‖J‖_F²``, the sum over all directions, hardly does, since few of them make a cell stiff. Acceleration
+    that is let go on takes just these out first, and then this is small, however stiff the cell.
 
-    Where the residual is down to rounding it has no direction, and the penalty fades: ``‖r‖`` counts as at least 64
-    units of rounding of ``f(z)``.
+    Added to a loss, with a weight, it keeps the cell contractive and the solves short. Its gradient is that of the
+    numerator's at fixed ``z`` and ``f(z)``: it reaches whatever ``f`` closes over, and not ``z``.
+
+    Where the residual is down to rounding it has no direction, and the penalty fades: ``‖r‖`` counts as at least 8
+    units of rounding of ``f(z)``, in float32 a relative residual of 1e-6, and in bfloat16 of 6e-2.
 
     Args:
-        f: maps a state to a state of the same form, each sample on its own.
+        f: maps a state to a state of the same form, each sample on its own; pure, as it is evaluated twice.
         z: where a solve has stopped; a pytree of floating-point arrays ``[batch, ...]``.
 
     Returns:
-        The squared factors ``[batch]``; 0 where ``z`` is an equilibrium.
+        The squared factors ``[batch]``: 0 where ``z`` is an equilibrium, above 1 where plain iteration moves away from
+        it, not finite where ``f`` is not.
 
     Raises:
         TypeError: ``f(z)`` has another form than ``z``, or ``z`` is not floating-point.
@@ -146,15 +151,21 @@ def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array
     z = lax.stop_gradient(jax.tree.map(jnp.asarray, z))
     batch_size(z)
     with evaluating(z):
+        # Traced once, as every other use of f is, so that a cell with state of its own is refused.
+        check_same_form(jax.eval_shape(f, z), z)
         fz = f(z)
-        check_same_form(fz, z)
         held = lax.stop_gradient(fz)
         ffz = f(held)
     z, fz, held, ffz = (flatten_samples(tree) for tree in (z, fz, held, ffz))
-    rounding = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(z))
-    residual = jnp.maximum(sample_norm(sample_difference(held, z)), 64 * rounding * sample_norm(held))
+    residual = jnp.maximum(sample_norm(sample_difference(held, z)), 8 * sample_norm(_rounding(held)))
     left = sample_scale(sample_difference(ffz, fz), 1 / jnp.where(residual > 0, residual, 1))
     return sample_dot(left, left)
+
+
+def _rounding(a: Matrices) -> Matrices:
+    """One unit of rounding of every number, in the dtype that norms are computed in."""
+    dtype = accumulation_dtype(a)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) * jnp.finfo(leaf.dtype).eps, a)
 
 
 def _transposed_jacobian(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:

@@ -5,6 +5,7 @@ import functools
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -118,6 +119,22 @@ def test_the_penalty_is_measured_where_it_is_on_and_is_not_part_of_the_loss(conf
     assert np.isnan(without.penalty)
     assert with_it.penalty > 0
     np.testing.assert_allclose(with_it.loss, without.loss, rtol=1e-6)
+
+
+def test_a_penalty_is_chosen_by_its_name(config):
+    """Each is a mean over the batch, that of the Jacobian of the size of one number of a state."""
+    z, key = jnp.ones((2, 4, 4, 3)), jax.random.key(0)
+    for kind, expected in [("jacobian", 0.5**2), ("contraction", (0.5**2 + 0) / 2)]:
+        recipe = build_recipe(dataclasses.replace(config, penalty=PenaltyConfig(kind=kind, weight=1.0)))
+
+        def penalty(a, z, kind=kind, recipe=recipe):
+            at = z if kind == "jacobian" else z.at[1].set(0)  # an equilibrium: nothing is left there
+            return recipe.penalty(lambda z: a * z, at, key)
+
+        value, (slope, back) = jax.value_and_grad(penalty, argnums=(0, 1))(0.5, z)
+        np.testing.assert_allclose(value, expected, rtol=1e-6)
+        assert slope > 0
+        np.testing.assert_array_equal(back, 0)
 
 
 @pytest.mark.parametrize(("kind", "weight"), [("jacobian", 10.0), ("contraction", 1.0)])

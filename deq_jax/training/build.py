@@ -10,11 +10,11 @@ from flax import nnx
 import deq_jax
 from deq_jax import nn
 from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.training import penalty
 from deq_jax.training.augmentation import augment
 from deq_jax.training.config import Config
 from deq_jax.training.errors import UserError
 from deq_jax.training.groups import ModelConfig
-from deq_jax.training.penalty import PENALTIES
 from deq_jax.training.phases import Phase
 from deq_jax.training.solves import AdjointKind, SolverConfig, filled_from
 from deq_jax.training.step import Classifier, Recipe
@@ -80,7 +80,7 @@ def build_recipe(config: Config, phase: Phase | None = None) -> Recipe:
         augment=changes if images.flip or images.shift else None,
         label_smoothing=config.label_smoothing,
         penalty_weight=weight,
-        penalty=PENALTIES[config.penalty.kind],
+        penalty={"jacobian": penalty.jacobian, "contraction": penalty.contraction}[config.penalty.kind],
         average_decay=config.average_decay,
     )
 

@@ -68,11 +68,10 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class PenaltyConfig:
-    """A penalty at the equilibrium that keeps the cell contractive, and so the solves short."""
+    """A penalty where the solve stopped that keeps the cell contractive, and so the solves short."""
 
     kind: Literal["jacobian", "contraction"] = "jacobian"
-    """‖∂f/∂z‖_F² / (numbers in a state), all directions alike; or ‖f(f(z)) − f(z)‖² / ‖f(z) − z‖² where the solve
-    stopped, which looks at the directions that contract least, and holds those."""
+    """The mean square of ∂f/∂z over all directions; or ‖f(f(z)) − f(z)‖² / ‖f(z) − z‖², over what a solve has left."""
     weight: float = 0.0
     """Its weight in the loss; 0: none."""
     share: float = 1.0

@@ -1,11 +1,11 @@
 """metrics.jsonl: one JSON object a line, of which a training step or an evaluation is one.
 
 Every line has the keys of `KEYS`; training lines also have `step_seconds`. `loss` is the cross-entropy to the labels
-as they are, without smoothing and penalty. The shares of samples whose solves reached their tolerance follow, of those
-solves that there were. Steps with a penalty add its value, unweighted;
-evaluations add the mean and the largest spectral radius of ∂f/∂z over some images. A value that is not finite, or of
-`KEYS` one that an evaluation does not measure, is null: the file is strict JSON. Steps and epochs count from 1: `step`
-is the number of updates made, `epoch` the one that the last of them belongs to.
+as they are, without smoothing and penalty. The shares of samples whose solves reached their tolerance follow, of
+those solves that there were. Steps with a penalty add its value, unweighted; evaluations add the mean and the largest
+spectral radius of ∂f/∂z over some images. A value that is not finite, or of `KEYS` one that an evaluation does not
+measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of updates made,
+`epoch` the one that the last of them belongs to.
 """
 
 import json

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
 import deq_jax
 from deq_jax.nn import DEQClassifier, ImageClassifier
 from deq_jax.nn.deq import prepared
-from deq_jax.training.penalty import Penalty, of_the_jacobian
+from deq_jax.training.penalty import Penalty, jacobian
 
 Classifier = DEQClassifier | ImageClassifier
 Images = UInt8[Array | np.ndarray, "batch height width channels"]
@@ -30,7 +30,8 @@ class Recipe(NamedTuple):
     label_smoothing: float = 0.0
     penalty_weight: float = 0.0
     """Weight of the penalty in the loss; 0: it is not computed."""
-    penalty: Penalty = of_the_jacobian
+    penalty: Penalty = jacobian
+    """What is penalised, at the equilibrium of every sample."""
     average_decay: float | None = None
     """Share of the moving average of weights that is kept."""
 
