@@ -106,12 +106,11 @@ def cifar10() -> Config:
         out=Path("runs/cifar10"),
         epochs=100,
         model=dataclasses.replace(fast.model, stem=(64,), stem_factors=(2,), downsampling="average"),
-        solver=SolverConfig(tol=1e-3, max_iter=25),
         adjoint=AdjointConfig(),
         early=EarlyConfig(),
         average_decay=0.999,
         optimizer=dataclasses.replace(fast.optimizer, learning_rate=1e-2),
-        evaluation=EvaluationConfig(flip=True, max_iter=50),
+        evaluation=EvaluationConfig(flip=True, max_iter=40),
     )
 
 
