@@ -105,7 +105,7 @@ def cifar10() -> Config:
         fast,
         out=Path("runs/cifar10"),
         epochs=100,
-        model=dataclasses.replace(fast.model, stem=(64,), stem_factors=(2,), downsampling="average"),
+        model=dataclasses.replace(fast.model, inner_channels=64, stem=(64,), stem_factors=(2,), downsampling="average"),
         adjoint=AdjointConfig(),
         early=EarlyConfig(),
         average_decay=0.999,
