@@ -40,6 +40,15 @@ def test_any_run_can_be_drawn(tmp_path, lines):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("lines", [[train(1)], [evaluation(1)]], ids=["begun", "evaluated"])
+def test_a_folder_s_name_is_no_formula(tmp_path, lines):
+    run = tmp_path / r"$\nothing$"
+    run.mkdir()
+    write(run, *lines)
+    curves.draw(run)
+    assert (run / "curves.png").exists()
+
+
 def test_what_is_drawn_is_in_the_metrics(tmp_path):
     """Without lines the axes are empty; with them there is more ink."""
     write(tmp_path, *(train(step, loss=1 / step) for step in range(1, 50)))

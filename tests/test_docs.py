@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,23 @@ import matplotlib
 import numpy as np
 import pytest
 
+from deq_jax.training import cli, metrics
+from deq_jax.training.config import flatten, to_dict
+from deq_jax.training.presets import digits
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python(?: [^\n]*)?\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^\$ (?:\.venv/bin/)?python train\.py (.*)$", re.MULTILINE)
 TORCH = ROOT / ".bench/torch/bin/python"
 
 
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
 def blocks(page):
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
+    return BLOCK.findall(text_of(page))
 
 
 def is_pytorch(block):
@@ -39,6 +49,25 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
     matplotlib.use("agg")
     monkeypatch.chdir(tmp_path)
     assert run(page)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if COMMAND.search(text_of(page))], ids=lambda page: page.stem)
+def test_every_training_that_is_shown_can_be_started(page):
+    for command in COMMAND.findall(text_of(page)):
+        arguments = shlex.split(command, comments=True)
+        if arguments[-1] != "--help":
+            cli.parse(arguments)
+
+
+def test_options_and_keys_that_the_page_on_training_names_exist():
+    page = text_of(ROOT / "docs/how-to/train.md")
+    known = {name.replace("_", "-") for name in flatten(to_dict(digits()))}
+    options = set(re.findall(r"--([a-z]+\.[a-z-]+)", page))
+    assert len(options) > 10
+    assert options <= known
+    table = page[page.index("| key |") :].split("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted([*metrics.KEYS, *metrics.SHARES, *metrics.STABILITY, "step_seconds"])
 
 
 def test_there_are_blocks():
@@ -76,7 +105,7 @@ def test_pytorch_and_jax_find_the_same_equilibrium_and_gradient():
 
 
 def test_the_readme_s_pictures_and_files_exist():
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(ROOT / "README.md"))
     assert links
     for link in links:
         assert (ROOT / link).exists(), link

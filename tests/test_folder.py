@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,12 @@ def test_how_long_and_where_may_change(tmp_path):
     require_usable(longer)
     claim(longer)
     assert read_config(tmp_path) == longer
+
+
+def test_data_are_found_again_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    claim(tiny(tmp_path, data_dir=Path("data")))
+    assert read_config(tmp_path).data_dir == tmp_path / "data"
 
 
 def test_another_configuration_is_refused_by_the_fields_that_differ(tmp_path):

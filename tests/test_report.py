@@ -39,7 +39,7 @@ def runs(finished_run, tmp_path):
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_row(runs, tmp_path, capsys):
-    main(runs, tmp_path / "RESULTS.md", tmp_path / "accuracy.png")
+    main(runs, tmp_path / "RESULTS.md", tmp_path / "the accuracy.png")
     assert "3 of 4 runs were finished" in capsys.readouterr().out
     text = (tmp_path / "RESULTS.md").read_text()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")][1:]
@@ -48,8 +48,8 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(runs, tmp_path, capsys):
     assert rows[1][4] == "25.00"
     assert rows[0][0] == "1. digits, changed"
     assert "`model.channels` 16" in text
-    assert "](accuracy.png)" in text
-    assert imread(tmp_path / "accuracy.png").std() > 0.05
+    assert "](the%20accuracy.png)" in text
+    assert imread(tmp_path / "the accuracy.png").std() > 0.05
 
 
 def test_the_numbers_are_those_of_the_run(runs):
@@ -66,9 +66,11 @@ def test_the_numbers_are_those_of_the_run(runs):
     assert "1,642" in text
 
 
-def test_evaluations_at_other_tolerances_are_shown(runs):
-    shutil.rmtree(runs / "c")  # its weights are not of the width that it claims
+def test_evaluations_at_other_tolerances_are_shown(runs, capsys):
+    (runs / "c").rename(runs / "0")  # first of all, and its weights are not of the width that it claims
     tolerances.main(runs, tolerances=(1e-2, 1e-4), max_iter=50)
+    assert f"warning: {runs / '0'} is left as it was, since it cannot be evaluated: " in capsys.readouterr().err
+    assert not (runs / "0" / "evaluations.jsonl").exists()
     path = runs / "a" / "evaluations.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["tol"] for line in lines] == [1e-2, 1e-4]

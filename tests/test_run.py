@@ -1,8 +1,11 @@
 import dataclasses
+import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -156,6 +159,32 @@ def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, m
     assert checkpoints_of(tmp_path)[-1] == 3
     assert evaluate_run(tmp_path)["step"] == 3
     assert records(tmp_path)[-1]["loss"] is None
+
+
+@pytest.mark.parametrize("looks", [1, 2, 3, 4])
+def test_whenever_a_request_to_stop_is_seen_nothing_trained_is_lost(tmp_path, monkeypatch, looks):
+    """A signal may come between any two lines: here it is seen by one look or another."""
+
+    @contextmanager
+    def seen_after_some_looks():
+        count = itertools.count()
+        yield lambda: signal.SIGTERM if next(count) >= looks else None
+
+    monkeypatch.setattr("deq_jax.training.run.stop_requests", seen_after_some_looks)
+    assert run(tiny(tmp_path)) == 128 + signal.SIGTERM
+    steps = [line["step"] for line in records(tmp_path)]
+    assert steps == list(range(1, looks + 1))
+    assert checkpoints_of(tmp_path) == [looks]
+
+
+def test_a_request_to_stop_before_the_first_step_trains_nothing(tmp_path, monkeypatch):
+    @contextmanager
+    def at_once():
+        yield lambda: signal.SIGINT
+
+    monkeypatch.setattr("deq_jax.training.run.stop_requests", at_once)
+    assert run(tiny(tmp_path)) == 128 + signal.SIGINT
+    assert records(tmp_path) == []
 
 
 def test_an_explicit_network_reports_no_solve(tmp_path, capsys):

@@ -46,7 +46,10 @@ def main(
         raise SystemExit(f"--seeds must be at least 2, to have a spread over them, but is {seeds}")
     if steps < comparison.WINDOW:
         raise SystemExit(f"--steps must be at least {comparison.WINDOW}, the running mean's window, but is {steps}")
-    python = environments.torch_peers(torch_python)
+    try:
+        python = environments.torch_peers(torch_python)
+    except environments.UnavailableError as error:
+        raise SystemExit(f"PyTorch's environment cannot be set up: {error}") from error
     sides = []
     for seed in range(seeds):
         problem = Problem(batch=batch, channels=channels, inner_channels=inner_channels, seed=seed)
@@ -57,7 +60,9 @@ def main(
     outputs = max(side["output_difference"] for side in sides)
     residual = max(max(side["residuals"]) for side in sides)
     same_outputs = f"first outputs, solved to residuals of {residual:.1e}, differ by {outputs:.1e} at most"
-    same_losses = f"losses of one seed differ by {found['gap']:.4f} on average"
+    same_losses = (
+        f"losses of one seed, running means over {comparison.WINDOW} steps, differ by {found['gap']:.4f} on average"
+    )
     goals = [
         f"{_verdict(outputs <= comparison.OUTPUT_GOAL)}: {same_outputs}; the goal is {comparison.OUTPUT_GOAL:g}",
         f"{_verdict(found['gap'] <= found['spread'])}: {same_losses}; the goal is their spread, {found['spread']:.4f}",

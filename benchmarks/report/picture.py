@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -32,7 +33,7 @@ def draw(groups: Sequence[Sequence[Run]], path: Path) -> None:
 
 def link(path: Path, page: Path) -> str:
     """The picture, to put into a page."""
-    where = os.path.relpath(path, page.parent).replace(os.sep, "/")
+    where = quote(os.path.relpath(path, page.parent).replace(os.sep, "/"))
     return f"![Accuracy on the test split over minutes of training]({where})"
 
 

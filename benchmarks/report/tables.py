@@ -33,9 +33,10 @@ def page(groups: Sequence[Sequence[Run]], picture: str = "") -> str:
         "# Results\n\n"
         "Written by `python -m benchmarks.report` from the runs' own files. Accuracy is on the test split after the "
         "last step, mean ± sample standard deviation over seeds. Minutes are those of the training steps alone. "
-        f"Evaluations are means a step, forward + backward, over the first and the last {SHARE:.0%} of the steps.\n"
+        f"Evaluations are means a step, forward + backward, over the first and the last {SHARE:.0%} of all steps.\n"
     )
-    names = ("preset", "parameters", "augmentation", "seeds", "accuracy, %", "minutes", "early", "late")
+    tenths = [f"evaluations, {which} {SHARE:.0%}" for which in ("first", "last")]
+    names = ("preset", "parameters", "augmentation", "seeds", "accuracy, %", "minutes", *tenths)
     table = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     table += [f"| {' | '.join(_row(number, runs))} |" for number, runs in enumerate(groups, 1)]
     presets = [nearest_preset(runs[0].config) for runs in groups]
@@ -149,7 +150,8 @@ def _sweep(runs: Sequence[Run]) -> list[str]:
     if not rows:
         return []
     names = ("seed", "tolerance", "at most", "accuracy, %", "evaluations", "residual", "converged")
-    lines = ["", f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
+    lines = ["", "By `python -m benchmarks.report.tolerances`:", ""]
+    lines += [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     for seed, line in rows:
         cells = (
             seed,

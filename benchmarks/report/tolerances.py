@@ -5,6 +5,7 @@ run's ``evaluations.jsonl``, which RESULTS.md shows.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import tyro
@@ -12,6 +13,7 @@ import tyro
 from benchmarks.report.runs import finished
 from deq_jax.evaluate import evaluate_run
 from deq_jax.training.compilation import use_persistent_cache
+from deq_jax.training.errors import UserError
 
 
 def main(
@@ -33,9 +35,13 @@ def main(
         if run.config.model.kind == "explicit":
             continue
         lines = []
-        for tol in tolerances:
-            lines.append(json.dumps(evaluate_run(run.folder, data_dir, tol=tol, max_iter=max_iter)))
-            print(f"{run.folder}: {lines[-1]}", flush=True)
+        try:
+            for tol in tolerances:
+                lines.append(json.dumps(evaluate_run(run.folder, data_dir, tol=tol, max_iter=max_iter)))
+                print(f"{run.folder}: {lines[-1]}", flush=True)
+        except UserError as error:
+            print(f"warning: {run.folder} is left as it was, since it cannot be evaluated: {error}", file=sys.stderr)
+            continue
         (run.folder / "evaluations.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

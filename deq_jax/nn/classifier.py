@@ -16,8 +16,8 @@ from deq_jax.solvers import anderson
 class DEQClassifier(nnx.Module):
     """Convolution, batch norm, ``DEQ(ResNetCell)``, batch norm, average pooling, linear: ``[batch, num_classes]``.
 
-    The defaults are the chapter's model for CIFAR-10: 64,842 parameters. Stem and head start as PyTorch's do, uniform
-    in ±1/√fan_in.
+    The defaults are the chapter's model for CIFAR-10, 64,842 parameters, with this library's solver and its at most 50
+    evaluations, where the chapter has 25. Stem and head start as PyTorch's do, uniform in ±1/√fan_in.
 
     Args:
         image_shape: height, width and channels of an image.

@@ -62,7 +62,8 @@ def _prepared(tfds: Any, data_dir: Path | None) -> Any:
         if data_dir is not None:
             raise UserError(
                 f"{data_dir}/cifar10 holds no version that TFDS can read as array_record "
-                f"(looked for {builder.data_dir}); prepare it again.\n{_OFFLINE}"
+                f"(looked for {builder.data_dir}).\n"
+                f"Prepare it by: tfds build cifar10 --file_format=array_record. {_OFFLINE}"
             )
         _download(builder)
     return builder

@@ -19,7 +19,8 @@ def draw(run: Path) -> None:
 
 def _headline(run: Path, records: list[Record]) -> str:
     evals = [record for record in records if record["kind"] == "eval"]
+    name = run.absolute().name.replace("$", r"\$")  # a folder's name is no formula
     if not evals or evals[-1]["accuracy"] is None:
-        return run.name
+        return name
     last = evals[-1]
-    return f"{run.name}: {100 * last['accuracy']:.2f}% on the test split after {last['step']} steps"
+    return f"{name}: {100 * last['accuracy']:.2f}% on the test split after {last['step']} steps"

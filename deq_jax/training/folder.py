@@ -1,5 +1,6 @@
 """A run's folder: whose it is, and the configuration that it holds."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,9 @@ def require_same_data(config: Config, data: Mapping[str, Any]) -> None:
 
 
 def claim(config: Config) -> None:
-    """Writes config.json into the folder, which is there."""
+    """Writes config.json into the folder, which is there; its data_dir absolute, to be found from any other folder."""
+    if config.data_dir is not None:
+        config = dataclasses.replace(config, data_dir=config.data_dir.absolute())
     with writing_to(config.out):
         write_atomically(config.out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
 

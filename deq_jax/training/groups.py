@@ -71,7 +71,8 @@ class PenaltyConfig:
     """A penalty where the solve stopped that keeps the cell contractive, and so the solves short."""
 
     kind: Literal["jacobian", "contraction"] = "jacobian"
-    """The mean square of ∂f/∂z over all directions; or ‖f(f(z)) − f(z)‖² / ‖f(z) − z‖², over what a solve has left."""
+    """The mean square of ∂f/∂z over all directions; or ‖f(f(z)) − f(z)‖² / ‖f(z) − z‖², by what square one more
+    evaluation would shorten the residual. Takes a weight, too."""
     weight: float = 0.0
     """Its weight in the loss; 0: none."""
     share: float = 1.0

@@ -151,9 +151,9 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
         if plan.evaluates_at(start.step) and not start.is_evaluated:
             evaluate_on_test(state, start.step)
         saved = drawn = clock()
+        if stop() is not None:
+            return stop()
         for step in range(start.step + 1, plan.last_step + 1):
-            if stop() is not None:
-                break
             batch = train_batch(plan.train, config.seed, step - 1, config.batch_size)
             started = clock()
             state, measured = plan.train_step_of(step)(state, batch.images, batch.labels)
@@ -172,6 +172,9 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
                 if clock() - drawn > _SECONDS_BETWEEN_CURVES:
                     curves.draw(config.out)
                     drawn = clock()
+            # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
+            if stop() is not None:
+                break
         return stop()
 
 

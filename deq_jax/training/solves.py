@@ -43,7 +43,7 @@ class SolverConfig:
 
 @dataclass(frozen=True)
 class AdjointConfig:
-    """How the adjoint equation g = (∂f/∂z)ᵀg + y is met; what is left out is as in the forward solve."""
+    """How the adjoint equation g = (∂f/∂z)ᵀg + y is met; what is left out is as in `solver`, early in the run, too."""
 
     kind: AdjointKind = "implicit"
     """Solved; cut off after a few damped iterations (phantom, reads steps and damping); or g = y."""
