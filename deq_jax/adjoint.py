@@ -25,6 +25,7 @@ from deq_jax.trees import (
     sample_unit,
     sample_where,
 )
+from deq_jax.varying import varying_like
 
 Solver = Callable[[Callable[[PyTree], PyTree], PyTree], Solution]
 Transposed = Callable[[PyTree], PyTree]
@@ -118,6 +119,7 @@ def direct() -> Adjoint:
                 f"the limit is {DENSE_LIMIT}. Use implicit(solver) instead."
             )
         basis = jnp.broadcast_to(jnp.eye(size, dtype=flat.dtype)[:, None], (size, batch, size))
+        basis = varying_like(basis, flat)
         columns = jax.vmap(lambda g: _as_one_matrix(transposed(unravel(g)))[0])(basis)
         matrix = jnp.eye(size, dtype=flat.dtype) - jnp.moveaxis(columns, 0, 2)
         wide = accumulation_dtype(y)  # LAPACK knows no half precision
@@ -195,8 +197,7 @@ def _truncated(g: PyTree, steps: int, batch: int) -> Solution:
 
 def _as_one_matrix(z: PyTree) -> tuple[Float[Array, "batch n"], Callable[[Float[Array, "batch n"]], PyTree]]:
     """All leaves of a state side by side, and the way back."""
-    flat = flatten_samples(z)
-    leaves, structure = jax.tree.flatten(flat)
+    leaves, structure = jax.tree.flatten(flatten_samples(z))
     ends = [sum(leaf.shape[1] for leaf in leaves[: i + 1]) for i in range(len(leaves) - 1)]
     dtype = jnp.result_type(*leaves)
 

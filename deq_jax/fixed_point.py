@@ -14,7 +14,8 @@ from deq_jax.implicit_function import check_arguments, check_solution, check_sol
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size, check_same_form
+from deq_jax.trees import batch_size, matched
+from deq_jax.varying import varying_axes, varying_like
 
 
 def fixed_point(
@@ -61,7 +62,8 @@ def fixed_point(
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
             ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``, or
             ``adjoint`` is no adjoint.
-        ValueError: the leading axes of ``z0`` differ, or ``report`` is not that of ``z0``'s batch.
+        ValueError: the leading axes of ``z0`` differ, or ``report`` is not that of ``z0``'s batch, or within
+            ``jax.shard_map`` is one for all devices.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -74,10 +76,11 @@ def fixed_point(
     equilibrium layers" and "Implementing the backward pass".
     """
     batch = batch_size(z0)
-    z0 = jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), z0)
     check_arguments(args)
     check_solver("solver", solver)
-    _check_report(report, batch)
+    f, z0 = matched(f, z0, *args)
+    z0 = lax.stop_gradient(z0)
+    _check_report(report, batch, z0)
     adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
     apply, closure = hoist(f, z0, args)
 
@@ -90,16 +93,16 @@ def fixed_point(
 
     def forward(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> tuple[Solution, tuple]:
         solution = solve(z0, args, closure, report)
-        return solution, (solution.value, solution.status, args, closure)
+        return solution, (solution.value, solution.status, args, closure, report)
 
     def backward(residuals: tuple, cotangent: Solution) -> tuple:
-        z_star, status, args, closure = residuals
+        z_star, status, args, closure, report = residuals
         y = where_solved(status, cotangent.value)
         _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
         solution = adjoint(lambda g: transposed(g)[0], y, fixed_point)
         _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
         z0_bar = jax.tree.map(jnp.zeros_like, z_star)
-        return z0_bar, *pull_back(solution.value), None if report is None else _as_report(solution)
+        return z0_bar, *pull_back(solution.value), None if report is None else _as_report(solution, report)
 
     solve.defvjp(forward, backward)
     return solve(z0, args, closure, report)
@@ -125,10 +128,8 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
 
     Source: the chapter, "Deep networks and fixed point equations", the weight-tied network with input injection.
     """
-    batch_size(z0)
     steps = whole_number("steps", steps)
-    z0 = jax.tree.map(jnp.asarray, z0)
-    check_same_form(jax.eval_shape(f, z0, *args), z0)
+    f, z0 = matched(f, z0, *args)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
 
@@ -144,7 +145,7 @@ def _checked(adjoint: Any) -> Adjoint:
     return adjoint
 
 
-def _check_report(report: Any, batch: int) -> None:
+def _check_report(report: Any, batch: int, z0: PyTree) -> None:
     if report is not None and (
         not isinstance(report, AdjointReport) or any(jnp.shape(leaf) != (batch,) for leaf in report)
     ):
@@ -152,8 +153,15 @@ def _check_report(report: Any, batch: int) -> None:
             f"report must be deq_jax.adjoint_report({batch}), zeros for the batch of z0; "
             f"got {jax.tree.map(jnp.shape, report)!r}."
         )
+    missing = tuple(sorted(varying_axes(z0) - varying_axes(report)))
+    if report is not None and missing:
+        raise ValueError(
+            f"within shard_map the report must differ over the mesh axes {missing}, as the state does, or the devices' "
+            f"reports would be added up: make it by jax.lax.pcast(deq_jax.adjoint_report({batch}), {missing}, "
+            'to="varying").'
+        )
 
 
-def _as_report(solution: Solution) -> AdjointReport:
+def _as_report(solution: Solution, report: AdjointReport) -> AdjointReport:
     numbers = AdjointReport(solution.residual, solution.iterations, solution.status)
-    return jax.tree.map(lambda a: lax.stop_gradient(a.astype(jnp.float32)), numbers)
+    return varying_like(jax.tree.map(lambda a: lax.stop_gradient(a.astype(jnp.float32)), numbers), report)

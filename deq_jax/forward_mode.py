@@ -5,15 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import PyTree
+from jaxtyping import Array, Int, PyTree
 
 from deq_jax.adjoint import Solver
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size, flatten_samples, restore_samples, sample_scale, sample_unit
+from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale, sample_unit
 
 
 def fixed_point_jvp(
@@ -60,29 +59,33 @@ def fixed_point_jvp(
 
     Source: the chapter, "Implicit differentiation of equilibrium layers", the explicit expression for the Jacobian.
     """
-    batch_size(z0)
-    z0 = jax.tree.map(lambda leaf: lax.stop_gradient(jnp.asarray(leaf)), z0)
     check_arguments(args)
     check_solver("solver", solver)
     linear_solver = solver if tangent_solver is None else tangent_solver
     check_solver("tangent_solver", linear_solver)
+    f, z0 = matched(f, z0, *args)
+    z0 = lax.stop_gradient(z0)
     apply, closure = hoist(f, z0, args)
 
-    @jax.custom_jvp
-    def solve(z0: PyTree, args: tuple, closure: list) -> Solution:
-        solution = solver(lambda z: apply(z, args, closure), z0)
-        check_solution(solution, z0)
-        return solution
+    fixed = lax.stop_gradient((args, closure))
+    solution = solver(lambda z: apply(z, *fixed), z0)
+    check_solution(solution, z0)
+    solution = lax.stop_gradient(solution)
 
-    @solve.defjvp
-    def push_forward(primals: tuple, tangents: tuple) -> tuple[Solution, Solution]:
-        _, args, closure = primals
-        solution = solve(*primals)
-        _, b = jax.jvp(lambda args, closure: apply(solution.value, args, closure), (args, closure), tangents[1:])
+    @jax.custom_jvp
+    def differentiable(z_star: PyTree, status: Int[Array, " batch"], args: tuple, closure: list) -> PyTree:
+        del status, args, closure
+        return z_star
+
+    @differentiable.defjvp
+    def push_forward(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
+        _, status, args, closure = primals
+        z_star = differentiable(*primals)
+        _, b = jax.jvp(lambda args, closure: apply(z_star, args, closure), (args, closure), tangents[2:])
 
         def residual(t: PyTree) -> PyTree:
             """The linear map ``(I − ∂f/∂z) t``."""
-            _, jt = jax.jvp(lambda z: apply(z, args, closure), (solution.value,), (t,))
+            _, jt = jax.jvp(lambda z: apply(z, args, closure), (z_star,), (t,))
             return jax.tree.map(jnp.subtract, t, jt)
 
         def invert(linear: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
@@ -93,14 +96,7 @@ def fixed_point_jvp(
             t = linear_solver(lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, linear(t), b), b).value
             return restore_samples(sample_scale(flatten_samples(t), unit), t)
 
-        b = where_solved(solution.status, b)
-        t = lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)
-        return solution, jax.tree.map(_no_tangent, solution)._replace(value=t)
+        b = where_solved(status, b)
+        return z_star, lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)
 
-    return solve(z0, args, closure)
-
-
-def _no_tangent(leaf: jax.Array) -> Any:
-    if jnp.issubdtype(leaf.dtype, jnp.floating):
-        return jnp.zeros_like(leaf)
-    return np.zeros(leaf.shape, jax.dtypes.float0)
+    return solution._replace(value=differentiable(solution.value, solution.status, args, closure))

@@ -10,7 +10,7 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import check_same_form, evaluating, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import check_same_form, flatten_samples, restore_samples, sample_where
 
 
 def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
@@ -19,9 +19,8 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
     ``jax.closure_convert`` leaves in place.
     """
-    with evaluating(z0):
-        jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
-    check_same_form(out, z0)
+    # A new function: of the same one JAX remembers the program, with what it closed over when it was first called.
+    jaxpr, out = jax.make_jaxpr(lambda *arguments: f(*arguments), return_shape=True)(z0, *args)
     structure = jax.tree.structure(out)
 
     def apply(z: PyTree, args: tuple, closure: list) -> PyTree:

@@ -45,6 +45,7 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
     Raises:
         ImportError: lineax is not installed.
         ValueError: a setting is not positive.
+        NotImplementedError: in the backward pass, within ``jax.shard_map``.
 
     Source: Saad and Schultz, "GMRES: a generalized minimal residual algorithm", 1986.
     """
@@ -60,6 +61,11 @@ def krylov(*, tol: float = 1e-2, restart: int = 10, max_iter: int = 100) -> Adjo
 
     def solve_affine(f: Callable[[PyTree], PyTree], z0: PyTree) -> Solution:
         """Solve ``z = f(z)`` for an ``f`` that is affine in ``z``; starts from zero whatever ``z0`` is."""
+        if jax.sharding.get_abstract_mesh().manual_axes:
+            raise NotImplementedError(
+                "krylov() does not work within jax.shard_map, whose arrays lineax refuses. Use implicit(solver), or "
+                "leave the devices to jax.jit."
+            )
         narrow, wide = flatten_samples(z0), accumulation_dtype(z0)
 
         def affine(z: Matrices) -> Matrices:

@@ -14,11 +14,9 @@ from deq_jax.settings import whole_number
 from deq_jax.trees import (
     Matrices,
     accumulation_dtype,
-    batch_size,
-    check_same_form,
     draw,
-    evaluating,
     flatten_samples,
+    matched,
     restore_samples,
     sample_difference,
     sample_dot,
@@ -59,7 +57,7 @@ def spectral_radius(
     Source: Golub and Van Loan, "Matrix computations", 4th edition, section 7.3, power iterations.
     """
     iterations = whole_number("iterations", iterations, minimum=2)
-    z = jax.tree.map(jnp.asarray, z)
+    f, z = matched(f, z)
     transposed = _transposed_jacobian(f, z)
 
     def normalised(v: PyTree) -> tuple[PyTree, Float[Array, " batch"]]:
@@ -105,7 +103,7 @@ def jacobian_penalty(
     Source: Bai et al., "Stabilizing equilibrium models by Jacobian regularization", 2021, section 4.
     """
     samples = whole_number("samples", samples)
-    z = jax.tree.map(jnp.asarray, z)
+    f, z = matched(f, z)
     transposed = _transposed_jacobian(f, z)
 
     def estimate(key: Key[Array, ""]) -> Float[Array, " batch"]:
@@ -148,14 +146,11 @@ def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array
 
     Source: this library's own; the factor is that of the power iteration which plain iteration is near an equilibrium.
     """
-    z = lax.stop_gradient(jax.tree.map(jnp.asarray, z))
-    batch_size(z)
-    with evaluating(z):
-        # Traced once, as every other use of f is, so that a cell with state of its own is refused.
-        check_same_form(jax.eval_shape(f, z), z)
-        fz = f(z)
-        held = lax.stop_gradient(fz)
-        ffz = f(held)
+    f, z = matched(f, z)
+    z = lax.stop_gradient(z)
+    fz = f(z)
+    held = lax.stop_gradient(fz)
+    ffz = f(held)
     z, fz, held, ffz = (flatten_samples(tree) for tree in (z, fz, held, ffz))
     residual = jnp.maximum(sample_norm(sample_difference(held, z)), 8 * sample_norm(_rounding(held)))
     left = sample_scale(sample_difference(ffz, fz), 1 / jnp.where(residual > 0, residual, 1))
@@ -169,8 +164,5 @@ def _rounding(a: Matrices) -> Matrices:
 
 
 def _transposed_jacobian(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
-    batch_size(z)
-    with evaluating(z):
-        fz, pull_back = jax.vjp(f, z)
-    check_same_form(fz, z)
+    _, pull_back = jax.vjp(f, z)
     return lambda v: pull_back(v)[0]

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
+from deq_jax.varying import varying_like
+
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
 
 
@@ -59,6 +61,26 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
                 f"f must return what it is given: z0{where} is {given}, f(z0){where} is {returned}. "
                 "Make z0 like the output of f, or cast or project inside f."
             )
+
+
+def matched(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> tuple[Callable[..., PyTree], PyTree]:
+    """``f`` and ``z0`` such that ``f(z0, *args)`` is of ``z0``'s type to the last detail, as a loop wants it.
+
+    Weak types are gone, which ``f`` would make ordinary ones. Within ``jax.shard_map`` both differ from device to
+    device wherever one leaf of either does.
+
+    Raises:
+        TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
+        ValueError: the leading axes of ``z0`` differ.
+    """
+    batch_size(z0)
+    z0 = jax.tree.map(lambda leaf: lax.convert_element_type(jnp.asarray(leaf), jnp.result_type(leaf)), z0)
+    with evaluating(z0):
+        # A new function, since JAX may remember what the same one has closed over before.
+        form = jax.eval_shape(lambda *arguments: f(*arguments), z0, *args)
+    check_same_form(form, z0)
+    z0 = varying_like(z0, (form, z0))
+    return (lambda z, *args: varying_like(f(z, *args), z0)), z0
 
 
 @contextlib.contextmanager
@@ -159,8 +181,8 @@ def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
 
 
 def draw(sampler: Callable[..., Array], key: Key[Array, ""], z: PyTree) -> PyTree:
-    """Random numbers of the form of ``z``, each leaf from a key of its own."""
+    """Random numbers of the form of ``z``, each leaf from a key of its own; on all devices the same ones."""
     leaves, structure = jax.tree.flatten(z)
     keys = jax.random.split(key, len(leaves))
     drawn = [sampler(k, jnp.shape(leaf), jnp.result_type(leaf)) for k, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, drawn)
+    return jax.tree.map(varying_like, jax.tree.unflatten(structure, drawn), z)

@@ -72,6 +72,13 @@ def test_the_kernels_gradient_is_the_stock_one_however_many_images_are_laid_out_
     )
 
 
+def test_no_images_have_no_gradient():
+    images, kernel = jnp.zeros((0, 4, 4, 2)), jnp.ones((3, 3, 2, 5))
+    x_bar, kernel_bar = jax.grad(lambda x, kernel: jnp.sum(conv(x, kernel)), argnums=(0, 1))(images, kernel)
+    assert x_bar.shape == images.shape
+    np.testing.assert_array_equal(kernel_bar, jnp.zeros_like(kernel))
+
+
 def test_the_kernels_gradient_can_be_differentiated_twice(x64):
     check_grads(jax.jit(kernel_gradient), drawn(2, jnp.float64), order=2, modes=["rev"])
 

@@ -166,6 +166,60 @@ def test_parameters_may_be_computed_anew_in_the_solve(make):
     assert max(jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradient)) > 0
 
 
+@pytest.mark.parametrize("held", [{"a": jnp.ones(2), "b": jnp.ones(1)}, (jnp.ones(2), jnp.ones(1)), jnp.ones(3)])
+def test_a_variable_may_hold_any_pytree(held):
+    class Shifted(nnx.Module):
+        def __init__(self):
+            self.gain, self.held = nnx.Param(jnp.float32(0.5)), nnx.Variable(held)
+
+        def __call__(self, z, x):
+            return self.gain[...] * z + x + sum(map(jnp.sum, jax.tree.leaves(self.held.get_value())))
+
+    layer = nn.DEQ(Shifted(), solver=functools.partial(deq_jax.anderson, tol=1e-6))
+    x = jnp.ones((2, 3))
+    np.testing.assert_allclose(layer(x).value, 8, rtol=1e-5)
+    # z = 4 / (1 − g), so dz/dg = 4 / (1 − g)² for each of six numbers.
+    gradient = nnx.grad(lambda layer: jnp.sum(layer(x).value))(layer)
+    np.testing.assert_allclose(gradient["cell"]["gain"][...], 96, rtol=1e-4)
+
+
+def test_a_variable_may_be_a_reference():
+    class Shifted(nnx.Module):
+        def __init__(self):
+            self.gain, self.shift = nnx.Param(jnp.float32(0.5), ref=True), nnx.Variable(jnp.ones(3), ref=True)
+
+        def __call__(self, z, x):
+            return self.gain[...] * z + x + self.shift[...]
+
+    np.testing.assert_allclose(nn.DEQ(Shifted())(jnp.ones((2, 3))).value, 4, rtol=2e-2)  # residuals of 1e-2
+
+
+def test_one_that_changes_within_a_pytree_is_refused_by_its_name():
+    class Counting(nnx.Module):
+        def __init__(self):
+            self.seen = nnx.Variable({"sum": jnp.zeros(()), "fixed": jnp.zeros(())})
+
+        def __call__(self, z, x):
+            self.seen.set_value(self.seen.get_value() | {"sum": z.sum()})
+            return 0.5 * z + x
+
+    with pytest.raises(ValueError, match=r"changes its own state inside the solve \(seen\.sum\)"):
+        nn.DEQ(Counting())(jnp.ones((2, 3)))
+
+
+def test_an_injection_that_no_state_is_like_needs_a_start():
+    class Masked(nnx.Module):
+        def __call__(self, z, x):
+            injected, mask = x
+            return 0.5 * z * mask + injected
+
+    x = (jnp.ones((2, 3)), jnp.array([[True, False, True]] * 2))
+    with pytest.raises(TypeError, match=r"zeros like x.*x\[1\] is of dtype bool.*initial_state\(x\)"):
+        nn.DEQ(Masked())(x)
+    value = nn.DEQ(Masked())(x, z0=jnp.zeros((2, 3))).value
+    np.testing.assert_allclose(value[0], [2, 1, 2], rtol=2e-2)  # residuals of 1e-2
+
+
 def test_only_modules_are_wrapped():
     with pytest.raises(TypeError, match=r"use deq_jax\.fixed_point"):
         nn.DEQ(lambda z, x: z)

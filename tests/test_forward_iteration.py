@@ -36,6 +36,15 @@ def test_damping_tames_an_oscillation():
     np.testing.assert_allclose(damped.value, [[1 / 3]], rtol=1e-5)  # residual 1e-6
 
 
+def test_damping_may_be_traced():
+    def damped(damping):
+        return forward_iteration(lambda z: 1 - 2 * z, jnp.zeros((1, 1)), damping=damping, tol=1e-6)
+
+    traced, known = jax.jit(damped)(0.5), damped(0.5)
+    np.testing.assert_array_equal(traced.iterations, known.iterations)
+    np.testing.assert_allclose(traced.value, known.value, rtol=1e-6)
+
+
 def test_damping_must_be_positive():
     with pytest.raises(ValueError, match="damping must be positive"):
         forward_iteration(lambda z: z, jnp.zeros((1, 1)), damping=0.0)

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from jax.test_util import check_grads
 
-from deq_jax.nn import BatchNorm, Conv, GroupNorm
+from deq_jax.nn import BatchNorm, Conv, FeedForwardCell, GroupNorm
 from deq_jax.nn.layers import group_norm
 from tests.unchecked import unchecked
 
@@ -72,6 +72,21 @@ def test_batch_norm_keeps_pytorch_s_running_averages():
     before = norm.mean[...]
     np.testing.assert_allclose(norm(x)[:, 0], (x[:, 0] - 0.3) / np.sqrt(1.3 + 1e-5), rtol=1e-5)
     np.testing.assert_array_equal(norm.mean[...], before)
+
+
+@pytest.mark.parametrize(("dtype", "param_dtype"), [(jnp.bfloat16, jnp.bfloat16), (jnp.float64, jnp.float32)])
+def test_batch_norm_s_averages_keep_their_dtype(x64, dtype, param_dtype):
+    norm = BatchNorm(2, param_dtype=param_dtype)
+    norm(jnp.ones((3, 2), dtype))
+    assert norm.mean.dtype == norm.var.dtype == param_dtype
+    np.testing.assert_allclose(np.asarray(norm.mean[...], float), 0.1, rtol=1e-2)  # bfloat16
+
+
+def test_images_from_numpy_are_taken_in_jax_s_precision():
+    images = np.ones((1, 4, 4, 1))
+    assert unchecked(Conv.__call__)(Conv(1, 1, rngs=nnx.Rngs(0)), images).dtype == jnp.float32
+    cell = FeedForwardCell(2, 3, rngs=nnx.Rngs(0))
+    assert unchecked(FeedForwardCell.initial_state)(cell, np.ones((2, 2))).dtype == jnp.float32
 
 
 def test_initial_values_are_pytorch_s():

@@ -192,9 +192,21 @@ def test_a_solver_may_stand_beside_what_is_differentiated(loss):
     jitted = jax.jit(jax.grad(loss, has_aux=True))(w, x)[0]
     inner = jax.grad(jax.jit(loss), has_aux=True)(w, x)[0]
     mapped = jax.vmap(jax.grad(loss, has_aux=True), in_axes=(None, 0))(w, x[None])[0][0]
+    over_mapped = jax.grad(lambda w: jax.vmap(lambda x: loss(w, x)[0])(x[None])[0])(w)
     assert jnp.linalg.norm(plain) > 0
-    for other in (jitted, inner, mapped):
+    for other in (jitted, inner, mapped, over_mapped):
         np.testing.assert_allclose(other, plain, rtol=1e-5)  # float32, compiled otherwise
+
+
+def test_mapped_over_it_has_no_derivative_either():
+    _, w, x = tanh_network(jax.random.key(0), 4, 5)
+
+    def total(w):
+        return jnp.sum(jax.vmap(lambda x: deq_jax.anderson(lambda z: jnp.tanh(z @ w + x), x).value)(x[:, None]))
+
+    with pytest.raises(TypeError, match=r"a solver has no derivative.*fixed_point"):
+        jax.grad(total)(w)
+    assert jnp.isnan(jax.jacfwd(total)(w)).all()
 
 
 @pytest.mark.parametrize("run", [lambda f, z0: deq_jax.anderson(f, z0), lambda f, z0: deq_jax.fixed_point(f, z0)])

@@ -68,7 +68,7 @@ class FeedForwardCell(nnx.Module):
                 f"FeedForwardCell takes an injection [batch, {self.U.shape[0]}], got {list(x.shape)}. "
                 "One sample is a batch of 1, x[None]."
             )
-        return jnp.zeros((x.shape[0], self.b.shape[0]), x.dtype)
+        return jnp.zeros((x.shape[0], self.b.shape[0]), jnp.result_type(x))
 
 
 class ResNetCell(nnx.Module):

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from deq_jax.varying import varying_like
+
 Image = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "side side channels out_channels"]
 Convolved = Float[Array, "batch height width out_channels"]
@@ -16,7 +18,6 @@ PATCH_BYTES = 2**23
 """Neighbourhoods are laid out for about as many bytes of images at a time as a processor's caches hold."""
 
 
-@jax.custom_vjp
 def conv(x: Image, kernel: Kernel) -> Convolved:
     """Convolution with stride 1 and zero padding that keeps the size; the kernel's sides are odd.
 
@@ -24,6 +25,11 @@ def conv(x: Image, kernel: Kernel) -> Convolved:
     flipped kernel is a saved residual and so is made outside the solver's loop: written in the loop, the flip would be
     folded into the convolution, and on a CPU cost more than twenty times the convolution.
     """
+    return _conv(*_varying_alike(x, kernel))
+
+
+@jax.custom_vjp
+def _conv(x: Image, kernel: Kernel) -> Convolved:
     return plain_conv(x, kernel)
 
 
@@ -33,13 +39,17 @@ def plain_conv(x: Image, kernel: Kernel, stride: int = 1) -> Float[Array, "batch
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@jax.custom_vjp
 def kernel_gradient(x: Image, y: Convolved, like: Kernel) -> Kernel:
     """The cotangent of `conv`'s kernel: ``K̄[i, j, c, o] = Σ x[b, h+i, w+j, c] · y[b, h, w, o]``, shaped ``like`` it.
 
     On a CPU it is a matrix product for a few images at a time, of their neighbourhoods laid out as rows; the
     compiler's own takes the images' pixels for a kernel of that size. Elsewhere it is the compiler's own.
     """
+    return _kernel_gradient(*_varying_alike(x, y, like))
+
+
+@jax.custom_vjp
+def _kernel_gradient(x: Image, y: Convolved, like: Kernel) -> Kernel:
     return lax.platform_dependent(x, y, like, cpu=_by_neighbourhoods, default=_by_transposition)
 
 
@@ -60,7 +70,8 @@ def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
     wide = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
     per_image = rows * columns * height * width * channels * x.dtype.itemsize
-    images = max(n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * per_image <= PATCH_BYTES))
+    fitting = (n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * per_image <= PATCH_BYTES))
+    images = max(fitting, default=1)
 
     def product(pair: tuple[Array, Array]) -> Float[Array, "out_channels neighbourhood"]:
         padded, y = pair
@@ -77,8 +88,13 @@ def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
     return sums.T.reshape(like.shape).astype(like.dtype)
 
 
+def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
+    """Within ``jax.shard_map`` a replicated kernel counts as each device's own; its gradient is then summed by JAX."""
+    return varying_like(arrays, arrays)
+
+
 def _conv_forward(x: Image, kernel: Kernel) -> tuple[Convolved, tuple[Image, Kernel, Array]]:
-    return conv(x, kernel), (x, kernel, flipped(kernel))
+    return _conv(x, kernel), (x, kernel, flipped(kernel))
 
 
 def _conv_backward(residuals: tuple[Image, Kernel, Array], y: Convolved) -> tuple[Image, Kernel]:
@@ -87,7 +103,7 @@ def _conv_backward(residuals: tuple[Image, Kernel, Array], y: Convolved) -> tupl
 
 
 def _gradient_forward(x: Image, y: Convolved, like: Kernel) -> tuple[Kernel, tuple[Image, Convolved, Kernel]]:
-    return kernel_gradient(x, y, like), (x, y, like)
+    return _kernel_gradient(x, y, like), (x, y, like)
 
 
 def _gradient_backward(residuals: tuple[Image, Convolved, Kernel], bar: Kernel) -> tuple[Image, Convolved, Kernel]:
@@ -95,5 +111,5 @@ def _gradient_backward(residuals: tuple[Image, Convolved, Kernel], bar: Kernel) 
     return conv(y, flipped(bar)), conv(x, bar), jnp.zeros_like(like)
 
 
-conv.defvjp(_conv_forward, _conv_backward)
-kernel_gradient.defvjp(_gradient_forward, _gradient_backward)
+_conv.defvjp(_conv_forward, _conv_backward)
+_kernel_gradient.defvjp(_gradient_forward, _gradient_backward)

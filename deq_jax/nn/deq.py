@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.fixed_point import fixed_point
+from deq_jax.nn.initial_state import initial_state
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -60,17 +60,18 @@ class DEQ(nnx.Module):
             A [`deq_jax.Solution`][], whose ``value`` is the equilibrium.
 
         Raises:
-            TypeError: the cell returns another form than its state's.
+            TypeError: the cell returns another form than its state's, or ``x`` is not floating-point and the cell does
+                not say where to start.
             ValueError: the cell changes its own state inside the solve.
         """
         if z0 is None:
-            z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
+            z0 = initial_state(self.cell, x)
         graph, state = nnx.split(prepared(self.cell))
-        state = nnx.as_pure(state)
+        state = nnx.with_vars(state, ref=False)  # values, which f may depend on
 
         def f(z: PyTree, x: PyTree, state: Any) -> PyTree:
             # A merged copy: what the cell changes on it is seen here, and lost.
-            cell = nnx.merge(graph, state)
+            cell = nnx.merge(graph, state, copy=True)
             before = _leaves(cell)
             fz = cell(z, x)
             after = _leaves(cell)
@@ -88,8 +89,8 @@ def prepared(cell: Any) -> Any:
 
 def _leaves(cell: Any) -> dict[str, Any]:
     """All that a cell could carry from one evaluation to the next, but for its parameters."""
-    state = nnx.as_pure(nnx.state(cell, nnx.Not(nnx.Param)))
-    return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(state)}
+    leaves = jax.tree.leaves_with_path(nnx.as_pure(nnx.state(cell, nnx.Not(nnx.Param))))
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _refuse_changes(graph: Any, state: Any, z: PyTree, x: PyTree) -> None:
@@ -99,7 +100,7 @@ def _refuse_changes(graph: Any, state: Any, z: PyTree, x: PyTree) -> None:
     """
 
     def evaluate(z: PyTree, x: PyTree, state: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        cell = nnx.merge(graph, state)
+        cell = nnx.merge(graph, state, copy=True)
         before = _leaves(cell)
         cell(z, x)
         return before, _leaves(cell)

@@ -92,7 +92,7 @@ class Conv(nnx.Module):
             TypeError: the images are integers.
             ValueError: the images have another number of axes or channels.
         """
-        channels = self.kernel.shape[2]
+        channels, x = self.kernel.shape[2], jnp.asarray(x)
         if x.ndim != 4 or x.shape[-1] != channels:
             raise ValueError(
                 f"convolution takes images [batch, height, width, {channels}], got {list(x.shape)}. "
@@ -187,8 +187,8 @@ class BatchNorm(nnx.Module):
             axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
             mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
             unbiased = variance * (count / max(count - 1, 1))
-            self.mean[...] += self.momentum * (mean - self.mean[...])
-            self.var[...] += self.momentum * (unbiased - self.var[...])
+            for average, new in ((self.mean, mean), (self.var, unbiased)):
+                average[...] += (self.momentum * (new - average[...])).astype(average.dtype)
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
         return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import errors, linen
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.fixed_point import fixed_point
+from deq_jax.nn.initial_state import initial_state
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -73,11 +72,12 @@ class DEQ(linen.Module):
             A [`deq_jax.Solution`][], whose ``value`` is the equilibrium.
 
         Raises:
-            TypeError: the cell returns another form than its state's.
+            TypeError: the cell returns another form than its state's, or ``x`` is not floating-point and the cell does
+                not say where to start.
             ValueError: the cell changes a variable or draws random numbers inside the solve.
         """
         if z0 is None:
-            z0 = self.cell.initial_state(x) if hasattr(self.cell, "initial_state") else jax.tree.map(jnp.zeros_like, x)
+            z0 = initial_state(self.cell, x)
         if self.is_initializing():
             self.cell(z0, x)  # makes the variables, which the solve then only reads
         cell, variables = self.cell.unbind()  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ def forward_iteration(
     f: Callable[[PyTree], PyTree],
     z0: PyTree,
     *,
-    damping: float = 1.0,
+    damping: Scalar = 1.0,
     tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
@@ -50,9 +50,10 @@ def forward_iteration(
     Source: the chapter, "Implementation of the forward pass".
     """
     check_positive("damping", damping)
+    is_plain = isinstance(damping, int | float) and damping == 1
 
     def damped(z: Matrices, fz: Matrices) -> Matrices:
         return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)
 
-    rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if damping == 1 else damped(z, fz), state))
+    rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if is_plain else damped(z, fz), state))
     return solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace)

@@ -6,11 +6,13 @@ training step.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, check_positive, whole_number
@@ -19,14 +21,14 @@ from deq_jax.trees import (
     Matrices,
     accumulation_dtype,
     batch_size,
-    check_same_form,
-    evaluating,
     flatten_function,
     flatten_samples,
+    matched,
     relative_residual,
     restore_samples,
     sample_where,
 )
+from deq_jax.varying import varying_like
 
 
 class Rule(NamedTuple):
@@ -81,12 +83,8 @@ def solve(
     """
     check_positive("tol", tol)
     max_iter = whole_number("max_iter", max_iter)
+    f, z0 = matched(f, z0)
     batch = batch_size(z0)
-    # A weakly typed state would change its type in the loop, when f makes it an ordinary array.
-    z0 = jax.tree.map(lambda leaf: lax.convert_element_type(leaf, jnp.result_type(leaf)), z0)
-    with evaluating(z0):
-        form = jax.eval_shape(f, z0)
-    check_same_form(form, z0)
     flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
 
     def unfinished(carry: _Carry) -> Bool[Array, ""]:
@@ -106,7 +104,7 @@ def solve(
             z=sample_where(active, proposed, carry.z),
             best=sample_where(better, carry.z, carry.best),
             best_residual=jnp.where(better, residual, carry.best_residual),
-            iterations=carry.iterations + carry.active,
+            iterations=carry.iterations + carry.active.astype(jnp.int32),
             status=jnp.where(diverged, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, carry.status)).astype(
                 jnp.int8
             ),
@@ -130,7 +128,7 @@ def solve(
         trace=jnp.full((max_iter, batch), jnp.nan, jnp.float32) if trace else None,
     )
     # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
-    start = _varying_over(_varying_axes((form, z0)), start)._replace(k=start.k)
+    start = varying_like(start, z0)._replace(k=start.k)
     end = lax.while_loop(unfinished, evaluate, start)
     return Solution(
         restore_samples(_not_differentiable(end.best), z0),
@@ -152,31 +150,26 @@ def _not_differentiable(value: Matrices) -> Matrices:
 
 @_not_differentiable.defjvp
 def _no_tangent(primals: tuple, tangents: tuple) -> tuple[Matrices, Matrices]:
-    def nan(_: None, tangent: Matrices) -> Matrices:
-        return jax.tree.map(lambda leaf: leaf * jnp.nan, tangent)
-
-    def refuse(_: None, cotangent: Matrices) -> NoReturn:
-        del cotangent
-        raise TypeError(
-            "a solver has no derivative, but its solution is differentiated. deq_jax.fixed_point(f, z0, *args, "
-            "solver=...) has one in reverse mode, deq_jax.fixed_point_jvp in forward mode, too. Where none is meant, "
-            "wrap the solution in jax.lax.stop_gradient."
-        )
-
-    return primals[0], jax.custom_derivatives.linear_call(nan, refuse, None, tangents[0])
+    return primals[0], jax.tree.map(_no_derivative.bind, tangents[0])
 
 
-def _varying_axes(tree: PyTree) -> frozenset[str]:
-    """The mesh axes over which any leaf differs within ``jax.shard_map``; none outside."""
-    types = [leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf) for leaf in jax.tree.leaves(tree)]
-    # JAX 0.11 has the axes themselves, 0.12 a type that holds them.
-    kinds = [getattr(kind, "manual_axis_type", kind) for kind in types]
-    return frozenset().union(*[getattr(kind, "varying", None) or getattr(kind, "vma", ()) or () for kind in kinds])
+def _nan_like(tangent: Array) -> Array:
+    return tangent * jnp.nan
 
 
-def _varying_over(axes: frozenset[str], tree: PyTree) -> PyTree:
-    def cast(leaf: Array) -> Array:
-        missing = axes - _varying_axes(leaf)
-        return lax.pcast(leaf, tuple(missing), to="varying") if missing else leaf
+def _refuse(cotangent: Array, tangent: Any) -> NoReturn:
+    del cotangent, tangent
+    raise TypeError(
+        "a solver has no derivative, but its solution is differentiated. deq_jax.fixed_point(f, z0, *args, "
+        "solver=...) has one in reverse mode, deq_jax.fixed_point_jvp in forward mode, too. Where none is meant, "
+        "wrap the solution in jax.lax.stop_gradient."
+    )
 
-    return jax.tree.map(cast, tree) if axes else tree
+
+# A linear map of its own, since jax.custom_derivatives.linear_call cannot be mapped over by jax.vmap and jax.jacfwd.
+_no_derivative = Primitive("no_derivative")
+_no_derivative.def_impl(_nan_like)
+_no_derivative.def_abstract_eval(lambda tangent: tangent)
+mlir.register_lowering(_no_derivative, mlir.lower_fun(_nan_like, multiple_results=False))
+ad.deflinear2(_no_derivative, _refuse)
+batching.defvectorized(_no_derivative)

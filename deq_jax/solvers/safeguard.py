@@ -55,7 +55,7 @@ def hold_back(seen: Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> Saf
     improved, progress = norm < seen.best, norm < PROGRESS * seen.mark
     stalled = jnp.where(progress, 0, seen.stalled + 1)
     turns = 2**seen.failed
-    exploded = norm > GROWTH ** (1 + seen.failed) * seen.best
+    exploded = norm > GROWTH ** (1 + seen.failed).astype(norm.dtype) * seen.best
     fails = exploded | (stalled > (PATIENCE + TRIAL) * turns)
     higher = jnp.where(stalled > PATIENCE * turns, jnp.clip(1e4 * seen.lam, 1e-8, 1e3), seen.lam)
     lam_next = jnp.where(improved, jnp.maximum(seen.lam / 10, lam), higher)
@@ -64,7 +64,7 @@ def hold_back(seen: Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> Saf
         jnp.where(improved | exploded, norm, seen.best),
         jnp.where(progress | exploded, norm, seen.mark),
         jnp.where(fails, 0, stalled),
-        seen.failed + fails,
+        seen.failed + fails.astype(jnp.int32),
         seen.plain,
     )
 
