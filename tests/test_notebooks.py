@@ -60,6 +60,15 @@ def test_its_outputs_are_those_of_its_cells(notebook):
     assert notebook.metadata.get(stamp.KEY) == stamp.digest(notebook), "make notebooks runs it, and stores the outputs"
 
 
+def test_its_links_to_files_lead_somewhere(path, notebook):
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    for link in re.findall(r"\]\(([^)#\s]+)", "\n".join(texts)):
+        if link.startswith(f"{REPOSITORY}/blob/main/"):
+            assert (ROOT / link.removeprefix(f"{REPOSITORY}/blob/main/")).is_file(), link
+        elif not link.startswith("https:"):
+            assert (path.parent / link).is_file(), link
+
+
 def test_its_pictures_are_there_and_small(path, notebook):
     pictures = [output.data["image/png"] for output in outputs(notebook) if "image/png" in output.get("data", {})]
     assert len(pictures) >= 2
