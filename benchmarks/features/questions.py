@@ -21,7 +21,7 @@ QUESTIONS = {
     "forward_mode": "Forward mode",
     "phantom": "Phantom or Jacobian-free gradient",
     "neighbours": "A sample's answer is the same without its neighbours, to 1e-12",
-    "nan": "A sample of NaN leaves the others alone",
+    "nan": "A sample of NaN leaves the others' answers alone",
     "best": "The best iterate is kept",
     "per_sample": "Residual and evaluations of each sample",
     "backward_report": "The backward solve reports itself",
