@@ -86,19 +86,29 @@ def run_scipy(problem: Problem, method: Callable[..., Any]) -> Outcome:
     """Find the root of ``f(z) − z`` with one of SciPy's methods, each sample on its own and all in float64.
 
     It is stopped from within ``f``, at the first evaluation that meets ``tol``: later than that would be its own
-    criterion, an absolute one. Where its line search fails it may try again without.
+    criterion, an absolute one. Where it fails it may try again: without its line search, and with the first step that
+    plain iteration takes rather than the far smaller one of its own choice.
     """
     exact, f = problem.astype(jnp.float64), jax.jit(problem.f)
     results = []
     for i in range(len(problem.z0)):
-        first = _run_scipy_once(f, exact.sample(i), method, "armijo")
-        second = first if first[2] else _run_scipy_once(f, exact.sample(i), method, None)
-        results.append(second if second[2] else first)
+        tried = []
+        for settings in _attempts(method):
+            tried.append(_run_scipy_once(f, exact.sample(i), method, **settings))
+            if tried[-1][2]:
+                break
+        results.append(tried[-1] if tried[-1][2] else tried[0])
     return Outcome(*map(list, zip(*results, strict=True)))
 
 
+def _attempts(method: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Settings to try in turn; a Krylov method has no first guess of the Jacobian."""
+    steps: list[dict[str, Any]] = [{}] if method is scipy.optimize.newton_krylov else [{}, {"alpha": 1.0}]
+    return [step | {"line_search": search} for step in steps for search in ("armijo", None)]
+
+
 def _run_scipy_once(
-    f: Callable[..., Any], one: Problem, method: Callable[..., Any], line_search: str | None
+    f: Callable[..., Any], one: Problem, method: Callable[..., Any], **settings: Any
 ) -> tuple[int, float, bool, str]:
     evaluations, best = 0, np.inf
 
@@ -112,12 +122,12 @@ def _run_scipy_once(
             raise _StopError
         return (fz - z).ravel()
 
-    label = f"line_search={line_search}"
+    label = ", ".join(f"{name}={value}" for name, value in settings.items())
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             start = np.asarray(one.z0, np.float64).ravel()
-            method(root, start, f_tol=1e-300, maxiter=one.max_iter, line_search=line_search)
+            method(root, start, f_tol=1e-300, maxiter=one.max_iter, **settings)
     except _StopError:
         pass
     except (scipy.optimize.NoConvergence, ValueError, ArithmeticError, np.linalg.LinAlgError) as error:

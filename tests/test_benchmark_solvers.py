@@ -32,7 +32,7 @@ def suite():
         yield problems.suite()
 
 
-def test_the_suite_holds_what_the_issue_names(suite):
+def test_the_suite_holds_what_it_promises(suite):
     names = [problem.name for problem in suite]
     assert len(names) == len(set(names)) >= 20
     assert {str(problem.z0.dtype) for problem in suite} == {"float64", "float32", "bfloat16", "float16"}

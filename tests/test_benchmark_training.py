@@ -150,6 +150,34 @@ def test_a_silent_contestant_is_out_of_time(tmp_path):
         silent.ask(do="start")
 
 
+def test_one_that_is_out_does_not_go_on_beside_the_others(tmp_path, monkeypatch):
+    ended = []
+
+    class Silent:
+        def __init__(self, entry, *_, **__):
+            self.name = entry.name
+
+        def ask(self, do, **_):
+            if do == "start":
+                return {"first_step_seconds": 0.1}
+            raise FailedError("no answer within 1 s")
+
+        def end(self):
+            ended.append(self.name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr("benchmarks.training.rounds.Process", Silent)
+    entry = ENTRIES[0]
+    measured, failed = compete([entry], {entry.environment: sys.executable}, tmp_path, steps=2, limit=1)
+    assert (measured, failed) == ([], {entry.name: "no answer within 1 s"})
+    assert ended == [entry.name]
+
+
 def test_scaling_repeats_the_smallest_batch(tmp_path, capsys):
     scaling.main(sizes=(1, 2), steps=1, out=tmp_path)
     found = json.loads((tmp_path / "training_scaling.json").read_text())

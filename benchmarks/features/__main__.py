@@ -19,7 +19,7 @@ ASKED = {
 def ask(library: str, python: Path, module: str) -> dict[str, bool]:
     """One library's answers."""
     command = [python, "-m", f"benchmarks.features.{module}", library]
-    return json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    return json.loads(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
 def table(answers: dict[str, dict[str, bool]]) -> str:

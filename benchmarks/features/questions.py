@@ -6,6 +6,7 @@ A library answers by a class that has a method for every name of ``QUESTIONS``. 
 import contextlib
 import io
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ QUESTIONS = {
     "exact_gradient": "Exact implicit gradient, in float64 to 1e-6",
     "closed_over": "… of what the cell closes over, too",
     "second_derivative": "Second derivatives",
-    "forward_mode": "Forward mode",
+    "forward_mode": "Forward mode, by `jax.jvp`",
     "phantom": "Phantom or Jacobian-free gradient",
     "neighbours": "A sample's answer is the same without its neighbours, to 1e-12",
     "nan": "A sample of NaN leaves the others' answers alone",
@@ -88,6 +89,7 @@ def answer(library: Any) -> None:
             with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 answers[name] = bool(ask())
-        except Exception:  # noqa: BLE001 — what raises is a no
+        except Exception as error:  # noqa: BLE001 — what raises is a no
+            print(f"{name}: {type(error).__name__}: {error}".splitlines()[0][:200], file=sys.stderr)
             answers[name] = False
     print(json.dumps(answers))

@@ -74,21 +74,25 @@ class Process:
 
     def _last_words(self) -> str:
         """The last line of the log that names an error, or else the last line."""
-        self.process.wait(timeout=60)
+        self.end()
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
         named = [line for line in lines if line.split(":")[0].endswith(("Error", "Exception"))]
         return ([*lines[-1:], *named] or [f"ended with status {self.process.returncode}"])[-1][:300]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """End the process, by force where it does not end by itself."""
         self.process.stdin.close()
         try:
             self.process.wait(timeout=10)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
         self.process.stdout.close()
 
 

@@ -63,7 +63,7 @@ batch. Peak: resident memory of the process over the timed steps."""
 
 
 def goals(rows: Sequence[Measured]) -> list[str]:
-    """The issue's goals in words, each met or missed with its figure; those without a contestant are left out."""
+    """The goals in words, each met or missed with its figure; those without a contestant are left out."""
     by_name = {row.name: row for row in rows}
     if OURS not in by_name:
         return []

@@ -56,7 +56,7 @@ def compete(
                 return running[name].ask(**command)
             except FailedError as error:
                 failed[name] = str(error)
-                del running[name]
+                running.pop(name).end()  # or it would go on working beside the others
                 print(f"{name} is out: {error}", flush=True)
                 return {}
 

@@ -57,8 +57,9 @@ def anderson(
 
     $$z \leftarrow z + \beta\,g - (\Delta Z + \beta\,\Delta G)\,\gamma,$$
 
-    where ``λ``, here ``lam``, is relative to each column, so that the answer does not depend on the scale of ``f``;
-    where differences vanish or repeat, ``γ`` does too, and the step falls back to plain iteration.
+    where ``λ``, here ``lam``, is relative to each column, so that the answer does not depend on the scale of ``f``,
+    while squares of residuals are in the dtype's range; where differences vanish or repeat, ``γ`` does too, and the
+    step falls back to plain iteration.
 
     Two safeguards, per sample. Where a full history promises to remove less than 30% of the residual, one or two plain
     steps come first, to widen what the history spans. Where the residual has made no progress for a while, ``lam``
