@@ -39,7 +39,8 @@ def cifar10_fast() -> Config:
     """CIFAR-10 on two CPU cores: two stem layers make the image 8×8 before the equilibrium; flips and shifts.
 
     python train.py cifar10-fast
-    It came to 87.7% on half of the test set (seed 0, JPEG copies) after 51 minutes on two cores of an AMD EPYC.
+    It came to 87.7 and 87.6% on half of the test set (seeds 0 and 1, JPEG copies) after 51 and 59 minutes on two
+    cores of an AMD EPYC.
     docs/recipe.md tells how it was found.
     """
     return Config(
@@ -80,6 +81,8 @@ def cifar10_fast_explicit() -> Config:
     """The explicit counterpart of cifar10-fast: the same stem, head and recipe, ordinary layers for the equilibrium.
 
     python train.py cifar10-fast-explicit
+    Its steps are cheaper, and it takes 60 epochs for about as many minutes. It came to 88.5 and 88.6% (seeds 0 and 1, the
+    same data) after 52 and 55 minutes on two cores.
     """
     fast = cifar10_fast()
     return dataclasses.replace(
