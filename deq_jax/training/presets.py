@@ -81,8 +81,8 @@ def cifar10_fast_explicit() -> Config:
     """The explicit counterpart of cifar10-fast: the same stem, head and recipe, ordinary layers for the equilibrium.
 
     python train.py cifar10-fast-explicit
-    Its steps are cheaper, and it takes 60 epochs for about as many minutes. It came to 88.5 and 88.6% (seeds 0 and 1, the
-    same data) after 52 and 55 minutes on two cores.
+    Its steps are cheaper, and it takes 60 epochs for about as many minutes. It came to 88.5 and 88.6% (seeds 0 and 1,
+    the same data) after 52 and 55 minutes on two cores.
     """
     fast = cifar10_fast()
     return dataclasses.replace(
