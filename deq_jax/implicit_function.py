@@ -17,10 +17,10 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     """``f`` as a function of everything that it depends on: ``apply(z, args, closure)``, and the ``closure``.
 
     A ``custom_vjp`` may not close over tracers. Tracing finds all of them, integers included, which
-    ``jax.closure_convert`` leaves in place.
+    ``jax.closure_convert`` leaves in place. ``f`` must be new, as ``trees.matched`` makes it: of the same one JAX
+    remembers the program, with what that closed over when it was first traced.
     """
-    # A new function: of the same one JAX remembers the program, with what it closed over when it was first called.
-    jaxpr, out = jax.make_jaxpr(lambda *arguments: f(*arguments), return_shape=True)(z0, *args)
+    jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
     structure = jax.tree.structure(out)
 
     def apply(z: PyTree, args: tuple, closure: list) -> PyTree:
