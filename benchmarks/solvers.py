@@ -1,8 +1,8 @@
 """deq_jax's solvers beside SciPy's, on the problems of :mod:`benchmarks.problems`.
 
-``python -m benchmarks.solvers [--out DIR]`` prints a table and whether three promises hold, and writes ``solvers.json``
-and ``solvers.png``. The cost is the evaluations of ``f`` until one of them has a relative residual of at most ``tol``;
-everyone has ``max_iter`` of them.
+``python -m benchmarks.solvers [--out DIR]`` prints a table, whether three promises hold, and what is lost of the family
+of :mod:`benchmarks.starts`, and writes ``solvers.json`` and ``solvers.png``. The cost is the evaluations of ``f`` until
+one of them has a relative residual of at most ``tol``; everyone has ``max_iter`` of them.
 """
 
 import json
@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import deq_jax
+from benchmarks import starts
 from benchmarks.problems import Problem, suite
 from deq_jax.training import environment
 
@@ -239,7 +240,7 @@ def main(out: Path = Path("benchmarks/results")) -> None:
     """
     with jax.enable_x64(True):
         rows = [measure(problem) for problem in suite()]
-    print(f"{table(rows)}\n\n{report(summarise(rows), rows)}")
+        print(f"{table(rows)}\n\n{report(summarise(rows), rows)}\n\n{starts.report(starts.counts())}")
     write(rows, out)
 
 

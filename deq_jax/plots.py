@@ -217,10 +217,10 @@ def _series(records: Sequence[Mapping[str, Any]], name: str) -> tuple[Float[np.n
 
 
 def _held(trace: Float[np.ndarray, "evaluations batch"]) -> Float[np.ndarray, "evaluations batch"]:
-    """The trace with the last residual of a sample that has stopped in the place of its NaNs."""
+    """The trace with the last residual of a sample that has stopped in the place of what it has none of."""
     held = trace.copy()
     for k in range(1, len(held)):
-        held[k] = np.where(np.isnan(held[k]), held[k - 1], held[k])
+        held[k] = np.where(np.isinf(held[k]), held[k - 1], held[k])
     return held
 
 

@@ -14,7 +14,7 @@ class Status(enum.IntEnum):
     MAX_ITER = 1
     """``max_iter`` evaluations were spent first; the best iterate seen is returned."""
     DIVERGED = 2
-    """A value of ``f``, or its norm, was not finite; the best finite iterate seen is returned."""
+    """A value of ``f``, or its norm, was not finite, even by plain steps from the best iterate, which is returned."""
 
 
 class Solution(NamedTuple):
@@ -26,7 +26,8 @@ class Solution(NamedTuple):
     """
 
     value: PyTree[Float[Array, "batch ..."]]
-    """Like ``z0``: per sample, the best finite iterate seen, ``z0`` itself where there was none."""
+    """Like ``z0``: per sample, the iterate that converged, or else that of the smallest ``‖f(z) − z‖₂``; ``z0`` where
+    none was finite."""
     residual: Float[Array, "*batch"]
     """Relative residual of ``value``, float32."""
     iterations: Int[Array, "*batch"]
@@ -34,4 +35,6 @@ class Solution(NamedTuple):
     status: Int[Array, "*batch"]
     """A ``Status`` per sample, int8."""
     trace: Float[Array, "*max_iter_batch"] | None = None
-    """Residual of every evaluation, ``[max_iter, batch]``, NaN after a sample stopped; None if not asked for."""
+    """Residual of every evaluation, ``[max_iter, batch]``; None if not asked for.
+
+    Infinite where ``f`` is not finite, and after a sample stopped."""

@@ -114,7 +114,8 @@ def restore_samples(flat: Matrices, z: PyTree) -> PyTree:
 
 def accumulation_dtype(z: PyTree) -> Any:
     """The dtype for sums over ``z``: that of its widest leaf, and at least float32."""
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(z))
+    dtypes = [jnp.dtype(jnp.float32), *(jnp.result_type(leaf) for leaf in jax.tree.leaves(z))]
+    return max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)  # strict promotion would refuse to choose
 
 
 def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
@@ -159,7 +160,7 @@ def sample_unit(a: Matrices) -> Float[Array, " batch"]:
 
 def sample_scale(a: Matrices, factor: Float[Array, " batch"]) -> Matrices:
     """Each sample of ``a`` times its ``factor``, in the dtypes of ``a``."""
-    return jax.tree.map(lambda leaf: (leaf * factor[:, None]).astype(leaf.dtype), a)
+    return jax.tree.map(lambda leaf: (leaf.astype(factor.dtype) * factor[:, None]).astype(leaf.dtype), a)
 
 
 def sample_difference(a: Matrices, b: Matrices) -> Matrices:
@@ -174,7 +175,11 @@ def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
     Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite,
     or so near the largest number that its norm is not.
     """
-    step, size = sample_norm(sample_difference(fz, z)), sample_norm(fz)
+    return in_proportion(sample_norm(sample_difference(fz, z)), sample_norm(fz))
+
+
+def in_proportion(step: Float[Array, " batch"], size: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """The relative residual of a sample whose ``‖f(z) − z‖₂`` is ``step`` and whose ``‖f(z)‖₂`` is ``size``."""
     ratio = step / jnp.where(size == 0, 1, size)
     residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
     return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)

@@ -191,7 +191,7 @@ def test_parallel_differences_still_mix_without_regularisation():
     # Two equal differences make the normal equations singular; the floor under lam keeps their sum determined.
     differences, g = jnp.array([[1.0], [1.0]]), jnp.array([2.0])
     gram, products = differences @ differences.T, differences @ g
-    gamma, gain = _coefficients(gram, products, g @ g, jnp.float32(0.0))
+    gamma, gain = _coefficients(gram, products, jnp.ones(2, bool), g @ g, jnp.float32(0.0))
     np.testing.assert_allclose(gamma.sum(), 2, rtol=1e-3)  # Cholesky at a condition of 1e6 in float32
     assert gain < 1e-2
 

@@ -27,7 +27,7 @@ def test_every_evaluation_is_counted_and_traced():
         z = z / 2 + 1
     assert sol.iterations[0] == len(expected)
     np.testing.assert_allclose(sol.trace[: len(expected), 0], expected, rtol=1e-6)  # float32
-    assert np.isnan(sol.trace[len(expected) :]).all()
+    assert np.isinf(sol.trace[len(expected) :]).all()
     assert sol.residual[0] == sol.trace[len(expected) - 1, 0]
     assert sol.status[0] == Status.CONVERGED
 

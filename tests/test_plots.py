@@ -34,7 +34,7 @@ def test_every_residual_of_the_trace_is_drawn(sol, ax):
     for sample in range(3):
         drawn = ax.lines[sample].get_ydata()
         np.testing.assert_array_equal(drawn, np.asarray(sol.trace)[: len(drawn), sample])
-        assert np.isnan(sol.trace[len(drawn) :]).all()
+        assert np.isinf(sol.trace[len(drawn) :]).all()
     assert ax.get_yscale() == "log"
 
 
@@ -47,7 +47,7 @@ def test_a_sample_ends_in_a_mark_that_tells_how(sol, ax):
 
 
 def test_the_bold_line_is_the_median_with_stopped_samples_at_their_last_residual(ax):
-    trace = np.array([[1.0, 1.0, 1.0], [0.5, 0.3, np.nan], [0.2, np.nan, np.nan]])
+    trace = np.array([[1.0, 1.0, 1.0], [0.5, 0.3, np.inf], [0.2, np.inf, np.inf]])
     solution = Solution(np.zeros((3, 1)), trace.min(0), np.array([3, 2, 1]), np.array([0, 0, 1]), trace)
     plots.residuals({"by name": solution}, ax=ax)
     np.testing.assert_allclose(ax.lines[-1].get_ydata(), [1.0, 0.5, 0.3])

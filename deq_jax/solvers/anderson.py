@@ -2,18 +2,20 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
+from deq_jax.solvers.linear_system import solve_positive
 from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.memory import aged, forgotten, remembered
 from deq_jax.solvers.safeguard import GAIN, Safeguard, hold_back, nothing_seen, widen
-from deq_jax.trees import Matrices, accumulation_dtype, sample_dot
+from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
 
 
 class _History(NamedTuple):
@@ -32,6 +34,8 @@ class _History(NamedTuple):
     """``ΔZ + beta · ΔG``."""
     gram: Float[Array, "batch rows rows"]
     """``ΔGᵀ ΔG``: an evaluation changes one row and column of it, and reads the ring for no more."""
+    since: Int[Array, " batch"]
+    """Evaluations that the sample remembers."""
     safeguard: Safeguard
 
 
@@ -44,6 +48,7 @@ def anderson(
     beta: Scalar = 1.0,
     tol: Scalar = 1e-2,
     max_iter: int = 50,
+    atol: Scalar = 0.0,
     trace: bool = False,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
@@ -74,6 +79,7 @@ def anderson(
         beta: the share of the residual that is added to the mixture, positive: below 1 damps, above 1 over-projects.
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
+        atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
 
     Returns:
@@ -100,54 +106,64 @@ def anderson(
 
     rows = m - 1
 
-    def measured(z: Matrices, fz: Matrices) -> tuple[Matrices, Matrices]:
+    def mixed(z: Matrices, fz: Matrices) -> tuple[Matrices, Matrices]:
+        """``g`` and ``z + beta · g``."""
         dtype = accumulation_dtype(z)
-        g = jax.tree.map(lambda a, b: b.astype(dtype) - a.astype(dtype), z, fz)
+        g = sample_difference(fz, z)
         if is_plain_mixing:
             return g, jax.tree.map(lambda b: b.astype(dtype), fz)
-        return g, jax.tree.map(lambda a, b: a.astype(dtype) + jnp.asarray(beta, dtype) * b, z, g)
+        return g, jax.tree.map(lambda a, b: a.astype(dtype) + jnp.asarray(beta).astype(dtype) * b, z, g)
 
     def like_state(target: Matrices, z: Matrices) -> Matrices:
         return jax.tree.map(lambda a, leaf: a.astype(leaf.dtype), target, z)
 
-    def init(z0: Matrices) -> _History | None:
-        if rows == 0:
-            return None
+    def plain(z: Matrices, fz: Matrices) -> Matrices:
+        return like_state(mixed(z, fz)[1], z)
+
+    def init(z0: Matrices) -> _History:
         dtype = accumulation_dtype(z0)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
         ring = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], rows, leaf.shape[1]), dtype), z0)
         batch = jax.tree.leaves(z0)[0].shape[0]
-        gram = jnp.zeros((batch, rows, rows), dtype)
-        return _History(zeros, zeros, ring, ring, gram, nothing_seen(batch, lam, dtype))
+        gram, none = jnp.zeros((batch, rows, rows), dtype), jnp.zeros(batch, jnp.int32)
+        return _History(zeros, zeros, ring, ring, gram, none, nothing_seen(batch, lam, dtype))
 
-    def update(z: Matrices, fz: Matrices, history: _History | None, k: Int[Array, ""]) -> tuple[Matrices, Any]:
-        g, target = measured(z, fz)
-        if history is None:
-            return like_state(target, z), None
-        slot = k % rows
+    def forget(history: _History, samples: Bool[Array, " batch"]) -> _History:
+        afresh = nothing_seen(samples.shape[0], lam, history.gram.dtype)
+        safeguard = Safeguard(*(jnp.where(samples, a, b) for a, b in zip(afresh, history.safeguard, strict=True)))
+        return history._replace(since=forgotten(history.since, samples), safeguard=safeguard)
+
+    def update(z: Matrices, fz: Matrices, history: _History, k: Int[Array, ""]) -> tuple[Matrices, _History]:
+        g, target = mixed(z, fz)
+        since, slot = aged(history.since), k % rows
         # Made once, as its own array: left to itself, the compiler computes it anew wherever it is read.
-        dg = lax.optimization_barrier(_difference(g, history.residual, k))
+        dg = lax.optimization_barrier(_difference(g, history.residual, since))
         residuals = _push(history.residuals, dg, slot)
-        targets = _push(history.targets, _difference(target, history.target, k), slot)
+        targets = _push(history.targets, _difference(target, history.target, since), slot)
         gram = _replace(history.gram, _products(dg, residuals), slot)
         square = sample_dot(g, g)
         safeguard = hold_back(history.safeguard, jnp.sqrt(square), lam)
-        gamma, gain = jax.vmap(_coefficients)(gram, _products(g, residuals), square, safeguard.lam)
-        waits, safeguard = widen(safeguard, (k >= m) & (gain > GAIN))
+        known = remembered(since, slot, rows)
+        gamma, gain = jax.vmap(_coefficients)(gram, _products(g, residuals), known, square, safeguard.lam)
+        waits, safeguard = widen(safeguard, (since > m) & (gain > GAIN))
         gamma = jnp.where(waits[:, None], 0, gamma)
         mixture = jax.tree.map(
             lambda leaf, ring: leaf - jnp.einsum("br,brn->bn", gamma, ring, precision=lax.Precision.HIGHEST),
             target,
             targets,
         )
-        return like_state(mixture, z), _History(g, target, residuals, targets, gram, safeguard)
+        return like_state(mixture, z), _History(g, target, residuals, targets, gram, since, safeguard)
 
-    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    if rows == 0:
+        rule = Rule(lambda z0: (), lambda z, fz, state, k: (plain(z, fz), state))
+    else:
+        rule = Rule(init, update, forget, plain)
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
 
 
-def _difference(new: Matrices, old: Matrices, k: Int[Array, ""]) -> Matrices:
-    """``new − old``, and zero in the first evaluation, which has nothing before it."""
-    return jax.tree.map(lambda a, b: jnp.where(k == 0, 0, a - b), new, old)
+def _difference(new: Matrices, old: Matrices, since: Int[Array, " batch"]) -> Matrices:
+    """``new − old``, and zero in evaluations that have nothing before them to remember."""
+    return jax.tree.map(lambda a, b: jnp.where(since[:, None] > 1, a - b, 0), new, old)
 
 
 def _push(
@@ -174,19 +190,25 @@ def _replace(
 
 
 def _coefficients(
-    gram: Float[Array, "rows rows"], products: Float[Array, " rows"], square: Float[Array, ""], lam: Float[Array, ""]
+    gram: Float[Array, "rows rows"],
+    products: Float[Array, " rows"],
+    known: Bool[Array, " rows"],
+    square: Float[Array, ""],
+    lam: Float[Array, ""],
 ) -> tuple[Float[Array, " rows"], Float[Array, ""]]:
-    """One sample's ``γ``, from ``ΔGᵀ ΔG``, ``ΔGᵀ g`` and ``‖g‖²``; and ``‖g − ΔG γ‖ / ‖g‖``.
+    """One sample's ``γ``, from ``ΔGᵀ ΔG``, ``ΔGᵀ g``, which rows it knows, and ``‖g‖²``; and ``‖g − ΔG γ‖ / ‖g‖``.
 
     The normal equations are scaled to a unit diagonal first: residuals shrink by orders of magnitude over a history,
     and would otherwise drown in the largest.
     """
+    gram = jnp.where(known[:, None] & known[None, :], gram, 0)
+    products = jnp.where(known, products, 0)
     squares = jnp.diagonal(gram)
     scale = jnp.where(squares > 0, lax.rsqrt(jnp.where(squares > 0, squares, 1)), 0)
     normal = gram * scale[:, None] * scale[None, :]
     floor = (len(gram) + 1) * jnp.finfo(gram.dtype).eps
     normal = jnp.where(jnp.eye(len(gram), dtype=bool), 1 + jnp.maximum(lam, floor), normal)
-    gamma = scale * jax.scipy.linalg.solve(normal, scale * products, assume_a="pos")
+    gamma = scale * solve_positive(normal, scale * products)
     gamma = jnp.where(jnp.all(jnp.isfinite(gamma)), gamma, 0)
     left = square - 2 * (gamma @ products) + gamma @ gram @ gamma
     return gamma, jnp.sqrt(jnp.maximum(left, 0) / jnp.where(square > 0, square, 1))

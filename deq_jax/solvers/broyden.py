@@ -6,12 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
-from deq_jax.trees import Matrices, accumulation_dtype, sample_dot, sample_where
+from deq_jax.solvers.memory import aged, forgotten, remembered
+from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot, sample_where
 
 
 class _Estimate(NamedTuple):
@@ -21,6 +22,8 @@ class _Estimate(NamedTuple):
     g: Matrices
     u: PyTree[Float[Array, "batch m _n"]]
     v: PyTree[Float[Array, "batch m _n"]]
+    since: Int[Array, " batch"]
+    """Evaluations that the sample remembers."""
 
 
 def broyden(
@@ -30,6 +33,7 @@ def broyden(
     m: int = 10,
     tol: Scalar = 1e-2,
     max_iter: int = 50,
+    atol: Scalar = 0.0,
     trace: bool = False,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Broyden's (good) method with limited memory, each sample on its own.
@@ -48,6 +52,7 @@ def broyden(
         m: updates kept, at least 1; memory is that of ``2 m`` states.
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
+        atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
 
     Returns:
@@ -73,21 +78,26 @@ def broyden(
         dtype = accumulation_dtype(z0)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
         rows = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], m, leaf.shape[1]), dtype), z0)
-        return _Estimate(zeros, zeros, rows, rows)
+        none = jnp.zeros(jax.tree.leaves(z0)[0].shape[0], jnp.int32)
+        return _Estimate(zeros, zeros, rows, rows, none)
+
+    def forget(seen: _Estimate, samples: Bool[Array, " batch"]) -> _Estimate:
+        return seen._replace(since=forgotten(seen.since, samples))
 
     def update(z: Matrices, fz: Matrices, seen: _Estimate, k: Int[Array, ""]) -> tuple[Matrices, _Estimate]:
         dtype = accumulation_dtype(z)
         wide = jax.tree.map(lambda leaf: leaf.astype(dtype), z)
-        g = jax.tree.map(lambda a, b: b.astype(dtype) - a, wide, fz)
-        # The first evaluation has no step before it. Rows at or past the slot belong to the round before this one.
-        slot = (k - 1) % m
-        known = (jnp.arange(m) < slot) & (k > 0)
-        u, v = _learn(seen, wide, g, slot, known)
-        step = _apply(u, v, known | ((jnp.arange(m) == slot) & (k > 0)), g)
+        g = sample_difference(fz, z)
+        since, slot = aged(seen.since), (k - 1) % m
+        # Rows past the slot belong to the round before this one.
+        row = jnp.arange(m, dtype=slot.dtype)[None]
+        known = remembered(since, slot, m) & (row <= slot)
+        u, v = _learn(seen, wide, g, slot, known & (row < slot))
+        step = _apply(u, v, known, g)
         proposed = jax.tree.map(lambda a, d, leaf: (a - d).astype(leaf.dtype), wide, step, z)
-        return proposed, _Estimate(wide, g, u, v)
+        return proposed, _Estimate(wide, g, u, v, since)
 
-    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    return solve(Rule(init, update, forget), f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
 
 
 def _learn(

@@ -18,6 +18,7 @@ def forward_iteration(
     damping: Scalar = 1.0,
     tol: Scalar = 1e-2,
     max_iter: int = 50,
+    atol: Scalar = 0.0,
     trace: bool = False,
 ) -> Solution:
     """Solve ``z = f(z)`` by forward iteration, ``z ← z + damping · (f(z) − z)``, each sample on its own.
@@ -31,6 +32,7 @@ def forward_iteration(
         damping: the share of the step to ``f(z)`` that is taken, positive; 1 is plain iteration.
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
+        atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
 
     Returns:
@@ -56,4 +58,4 @@ def forward_iteration(
         return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)
 
     rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if is_plain else damped(z, fz), state))
-    return solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)

@@ -17,15 +17,18 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution, Status
+from deq_jax.solvers.fallback import Fallback, judge, nothing_judged
 from deq_jax.trees import (
     Matrices,
     accumulation_dtype,
     batch_size,
     flatten_function,
     flatten_samples,
+    in_proportion,
     matched,
-    relative_residual,
     restore_samples,
+    sample_difference,
+    sample_norm,
     sample_where,
 )
 from deq_jax.varying import varying_like
@@ -36,12 +39,19 @@ class Rule(NamedTuple):
 
     The loop hands a rule flattened states, pytrees whose leaves are matrices ``[batch, n]``. A rule must treat samples
     independently. It need not care about samples that have finished or diverged: what it proposes for them is dropped.
+
+    A rule that can forget gets a second chance with a sample that it has led astray: the loop goes back to its best
+    iterate and takes plain steps for a while. Without ``forget``, what is not finite has diverged at once.
     """
 
     init: Callable[[Matrices], PyTree]
     """``init(z0) -> state``: what the rule remembers before the first evaluation."""
     update: Callable[[Matrices, Matrices, PyTree, Int[Array, ""]], tuple[Matrices, PyTree]]
     """``update(z, fz, state, k) -> (z_next, state)`` after evaluation ``k`` (from 0), which found ``fz = f(z)``."""
+    forget: Callable[[PyTree, Bool[Array, " batch"]], PyTree] | None = None
+    """``forget(state, samples) -> state``, before an update whose ``fz`` is the last one that those are to forget."""
+    plain: Callable[[Matrices, Matrices], Matrices] = lambda z, fz: fz
+    """``plain(z, fz) -> z_next``: the plain step that is taken in the rule's place; ``fz`` if not given."""
 
 
 class _Carry(NamedTuple):
@@ -49,6 +59,7 @@ class _Carry(NamedTuple):
     z: Matrices
     best: Matrices
     best_residual: Float[Array, " batch"]
+    judged: Fallback
     iterations: Int[Array, " batch"]
     status: Int[Array, " batch"]
     active: Bool[Array, " batch"]
@@ -57,12 +68,20 @@ class _Carry(NamedTuple):
 
 
 def solve(
-    rule: Rule, f: Callable[[PyTree], PyTree], z0: PyTree, *, tol: Scalar, max_iter: int, trace: bool = False
+    rule: Rule,
+    f: Callable[[PyTree], PyTree],
+    z0: PyTree,
+    *,
+    tol: Scalar,
+    max_iter: int,
+    atol: Scalar = 0.0,
+    trace: bool = False,
 ) -> Solution:
     """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
 
-    A sample stops when its relative residual is at most ``tol`` (CONVERGED), when ``f`` of it, or the norm of that, is
-    not finite (DIVERGED), or with the batch, after ``max_iter`` evaluations (MAX_ITER). From then on it is frozen.
+    A sample stops when its relative residual is at most ``tol``, and not for its norm alone (CONVERGED), when ``f`` of
+    it, or the norm of that, is not finite and plain steps from its best iterate do not help (DIVERGED), or with the
+    batch, after ``max_iter`` evaluations (MAX_ITER). From then on it is frozen.
 
     Args:
         rule: proposes iterates.
@@ -71,6 +90,7 @@ def solve(
         tol: relative residual at which a sample has converged, positive. Where the solve is not differentiated it may
             be traced.
         max_iter: evaluations of ``f`` at most, positive.
+        atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
 
     Returns:
@@ -79,40 +99,52 @@ def solve(
     Raises:
         TypeError: ``f(z0)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point, or the
             solution is differentiated in reverse mode.
-        ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
+        ValueError: the leading axes of ``z0`` differ, ``tol`` or ``max_iter`` is not positive, or ``atol`` is negative.
     """
     check_positive("tol", tol)
+    check_positive("atol", atol, or_zero=True)
     max_iter = whole_number("max_iter", max_iter)
     f, z0 = matched(f, z0)
     batch = batch_size(z0)
     flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
+    eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(z0))
+    tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
     def unfinished(carry: _Carry) -> Bool[Array, ""]:
         return (carry.k < max_iter) & jnp.any(carry.active)
 
     def evaluate(carry: _Carry) -> _Carry:
         fz = lax.optimization_barrier(flat_f(carry.z))
-        residual = relative_residual(fz, carry.z)
-        converged = carry.active & (residual <= tol)
-        diverged = carry.active & jnp.isnan(residual)
+        step, size = sample_norm(sample_difference(fz, carry.z)), sample_norm(fz)
+        residual = in_proportion(step, size)
+        believed, better, returns, judged = judge(carry.judged, step, size, eps)
+        converged = carry.active & believed & ((residual <= tol) | (step <= atol))
+        better = carry.active & (better | converged)
+        finite = jnp.isfinite(step) & jnp.isfinite(size)
+        diverged = carry.active & ~finite
+        rule_state = carry.rule_state
+        if rule.forget is None:
+            z_next, rule_state = rule.update(carry.z, fz, rule_state, carry.k)
+        else:
+            diverged &= ~returns
+            proposed, rule_state = rule.update(carry.z, fz, rule.forget(rule_state, returns), carry.k)
+            held = sample_where(carry.judged.plain > 0, rule.plain(carry.z, fz), proposed)
+            z_next = sample_where(returns, carry.best, held)
         active = carry.active & ~converged & ~diverged
-        # Of equals the latest: where the equilibrium is zero all residuals are alike, and iterates still get nearer.
-        better = carry.active & (residual <= carry.best_residual) & jnp.isfinite(residual)
-        proposed, rule_state = rule.update(carry.z, fz, carry.rule_state, carry.k)
+        status = jnp.where(diverged, int(Status.DIVERGED), carry.status)
         return _Carry(
             k=carry.k + 1,
-            z=sample_where(active, proposed, carry.z),
+            z=sample_where(active, z_next, carry.z),
             best=sample_where(better, carry.z, carry.best),
             best_residual=jnp.where(better, residual, carry.best_residual),
+            judged=judged,
             iterations=carry.iterations + carry.active.astype(jnp.int32),
-            status=jnp.where(diverged, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, carry.status)).astype(
-                jnp.int8
-            ),
+            status=jnp.where(converged, int(Status.CONVERGED), status).astype(jnp.int8),
             active=active,
             rule_state=rule_state,
             trace=None
             if carry.trace is None
-            else carry.trace.at[carry.k].set(jnp.where(carry.active, residual, jnp.nan).astype(jnp.float32)),
+            else carry.trace.at[carry.k].set(jnp.where(carry.active & finite, residual, jnp.inf).astype(jnp.float32)),
         )
 
     flat_z0 = flatten_samples(z0)
@@ -121,11 +153,12 @@ def solve(
         z=flat_z0,
         best=flat_z0,
         best_residual=jnp.full(batch, jnp.inf, dtype),
+        judged=nothing_judged(batch, dtype),
         iterations=jnp.zeros(batch, jnp.int32),
         status=jnp.full(batch, Status.MAX_ITER, jnp.int8),
         active=jnp.ones(batch, bool),
         rule_state=rule.init(flat_z0),
-        trace=jnp.full((max_iter, batch), jnp.nan, jnp.float32) if trace else None,
+        trace=jnp.full((max_iter, batch), jnp.inf, jnp.float32) if trace else None,
     )
     # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
     start = varying_like(start, z0)._replace(k=start.k)
