@@ -80,7 +80,7 @@ def count(one: Map, dtype: DTypeLike, solver: Callable[..., deq_jax.Solution]) -
 
     (plain_solved, plain), (solved, spent) = run(deq_jax.forward_iteration), run(solver)
     both = plain_solved & solved
-    ratios = spent[both] / plain[both]
+    ratios = spent[both] / plain[both] if both.any() else np.array([np.nan])
     return Count(
         one.name,
         jnp.dtype(dtype).name,
