@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.kept import kept_for_backward
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
@@ -93,7 +94,7 @@ def fixed_point(
 
     def forward(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> tuple[Solution, tuple]:
         solution = solve(z0, args, closure, report)
-        return solution, (solution.value, solution.status, args, closure, report)
+        return solution, (solution.value, solution.status, *kept_for_backward((args, closure, report)))
 
     def backward(residuals: tuple, cotangent: Solution) -> tuple:
         z_star, status, args, closure, report = residuals

@@ -106,3 +106,27 @@ def test_the_kernels_gradient_maps_over_a_batch_and_over_devices():
 
     sharded = jax.shard_map(summed, mesh=mesh, in_specs=(batch, batch, whole), out_specs=whole)
     np.testing.assert_allclose(jax.jit(sharded)(x, y, like), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_derivatives_through_a_loop_are_those_of_the_loop_written_out_to_the_third(x64):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    kernel = 0.2 * jax.random.normal(jax.random.key(1), (3, 3, 3, 3))
+
+    def layer(x, kernel):
+        return jnp.tanh(conv(x, kernel))
+
+    def scanned(x, kernel):
+        return jnp.sum(lax.scan(lambda x, _: (layer(x, kernel), None), x, length=2)[0] ** 3)
+
+    def written_out(x, kernel):
+        return jnp.sum(layer(layer(x, kernel), kernel) ** 3)
+
+    def squared_gradient(loss):
+        return lambda x, kernel: sum(jnp.sum(g**2) for g in jax.grad(loss, argnums=(0, 1))(x, kernel))
+
+    for _ in range(3):
+        for looped, plain in zip(
+            *(jax.jit(jax.grad(loss, (0, 1)))(x, kernel) for loss in (scanned, written_out)), strict=True
+        ):
+            np.testing.assert_allclose(looped, plain, rtol=1e-10, atol=1e-12)  # float64, the same sums in another order
+        scanned, written_out = squared_gradient(scanned), squared_gradient(written_out)

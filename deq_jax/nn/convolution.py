@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from deq_jax.kept import kept_for_backward
 from deq_jax.varying import varying_like
 
 Image = Float[Array, "batch height width channels"]
@@ -94,7 +95,7 @@ def _varying_alike(*arrays: Array) -> tuple[Array, ...]:
 
 
 def _conv_forward(x: Image, kernel: Kernel) -> tuple[Convolved, tuple[Image, Kernel, Array]]:
-    return _conv(x, kernel), (x, kernel, flipped(kernel))
+    return _conv(x, kernel), (*kept_for_backward((x, kernel)), flipped(kernel))
 
 
 def _conv_backward(residuals: tuple[Image, Kernel, Array], y: Convolved) -> tuple[Image, Kernel]:
@@ -103,7 +104,7 @@ def _conv_backward(residuals: tuple[Image, Kernel, Array], y: Convolved) -> tupl
 
 
 def _gradient_forward(x: Image, y: Convolved, like: Kernel) -> tuple[Kernel, tuple[Image, Convolved, Kernel]]:
-    return _kernel_gradient(x, y, like), (x, y, like)
+    return _kernel_gradient(x, y, like), kept_for_backward((x, y, like))
 
 
 def _gradient_backward(residuals: tuple[Image, Convolved, Kernel], bar: Kernel) -> tuple[Image, Convolved, Kernel]:
