@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
+from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.kept import kept_for_backward
 from deq_jax.settings import whole_number
@@ -49,7 +50,8 @@ def fixed_point(
         z0: where to start; a pytree of floating-point arrays ``[batch, ...]``. An array of one axis is a batch of
             numbers: one sample is a batch of 1. [`deq_jax.check_independence`][] tells whether samples mix.
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
-        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
+        solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``. The equilibrium
+            does not depend on its settings, traced ones included, whose gradient is zero.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
             [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
             [`deq_jax.phantom`][].
@@ -84,29 +86,34 @@ def fixed_point(
     _check_report(report, batch, z0)
     adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
     apply, closure = hoist(f, z0, args)
+    held, given = take_out((solver, adjoint))
 
     @jax.custom_vjp
-    def solve(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> Solution:
+    def solve(z0: PyTree, args: tuple, closure: list, held: list, report: AdjointReport | None) -> Solution:
         del report
+        solver, _ = given(held)
         solution = solver(lambda z: apply(z, args, closure), z0)
         check_solution(solution, z0)
         return solution
 
-    def forward(z0: PyTree, args: tuple, closure: list, report: AdjointReport | None) -> tuple[Solution, tuple]:
-        solution = solve(z0, args, closure, report)
-        return solution, (solution.value, solution.status, *kept_for_backward((args, closure, report)))
+    def forward(
+        z0: PyTree, args: tuple, closure: list, held: list, report: AdjointReport | None
+    ) -> tuple[Solution, tuple]:
+        solution = solve(z0, args, closure, held, report)
+        return solution, (solution.value, solution.status, *kept_for_backward((args, closure, held, report)))
 
     def backward(residuals: tuple, cotangent: Solution) -> tuple:
-        z_star, status, args, closure, report = residuals
+        z_star, status, args, closure, held, report = residuals
+        _, adjoint = given(held)
         y = where_solved(status, cotangent.value)
         _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
         solution = adjoint(lambda g: transposed(g)[0], y, fixed_point)
         _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
         z0_bar = jax.tree.map(jnp.zeros_like, z_star)
-        return z0_bar, *pull_back(solution.value), None if report is None else _as_report(solution, report)
+        return z0_bar, *pull_back(solution.value), None, None if report is None else _as_report(solution, report)
 
     solve.defvjp(forward, backward)
-    return solve(z0, args, closure, report)
+    return solve(z0, args, closure, held, report)
 
 
 def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> PyTree:

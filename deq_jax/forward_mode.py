@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from deq_jax.adjoint import Solver
+from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
@@ -66,22 +67,24 @@ def fixed_point_jvp(
     f, z0 = matched(f, z0, *args)
     z0 = lax.stop_gradient(z0)
     apply, closure = hoist(f, z0, args)
+    held, given = take_out((solver, linear_solver))
 
     fixed = lax.stop_gradient((args, closure))
-    solution = solver(lambda z: apply(z, *fixed), z0)
+    solution = given(held)[0](lambda z: apply(z, *fixed), z0)
     check_solution(solution, z0)
     solution = lax.stop_gradient(solution)
 
     @jax.custom_jvp
-    def differentiable(z_star: PyTree, status: Int[Array, " batch"], args: tuple, closure: list) -> PyTree:
-        del status, args, closure
+    def differentiable(z_star: PyTree, status: Int[Array, " batch"], held: list, args: tuple, closure: list) -> PyTree:
+        del status, held, args, closure
         return z_star
 
     @differentiable.defjvp
     def push_forward(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
-        _, status, args, closure = primals
+        _, status, held, args, closure = primals
+        _, linear_solver = given(held)
         z_star = differentiable(*primals)
-        _, b = jax.jvp(lambda args, closure: apply(z_star, args, closure), (args, closure), tangents[2:])
+        _, b = jax.jvp(lambda args, closure: apply(z_star, args, closure), (args, closure), tangents[3:])
 
         def residual(t: PyTree) -> PyTree:
             """The linear map ``(I − ∂f/∂z) t``."""
@@ -99,4 +102,4 @@ def fixed_point_jvp(
         b = where_solved(status, b)
         return z_star, lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)
 
-    return solution._replace(value=differentiable(solution.value, solution.status, args, closure))
+    return solution._replace(value=differentiable(solution.value, solution.status, held, args, closure))

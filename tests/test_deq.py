@@ -207,6 +207,73 @@ def test_one_that_changes_within_a_pytree_is_refused_by_its_name():
         nn.DEQ(Counting())(jnp.ones((2, 3)))
 
 
+class Sowing(nnx.Module):
+    """A cell that tells of a hidden value."""
+
+    def __init__(self, kind=nnx.Intermediate):
+        self.W = nnx.Param(0.2 * jax.random.normal(jax.random.key(2), (3, 3)))
+        self.kind = kind
+
+    def __call__(self, z, x):
+        h = z @ self.W
+        self.sow(self.kind, "h", h)
+        return jnp.tanh(h) + x
+
+
+class Penalty(nnx.Intermediate):
+    """A user's own kind of what is sown."""
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
+@pytest.mark.parametrize("kind", [nnx.Intermediate, Penalty])
+def test_what_a_cell_sows_comes_out_once_at_the_equilibrium_with_its_gradient(x64, kind):
+    x = jax.random.normal(jax.random.key(0), (4, 3))
+    layer = nn.DEQ(Sowing(kind), solver=functools.partial(TIGHT, tol=1e-12))
+
+    def left(layer):
+        layer(x)
+        (h,) = jax.tree.leaves(nnx.pop(layer, nnx.Intermediate))
+        return h
+
+    def captured(layer):
+        _, state = nnx.capture(layer, kind)(x)
+        (h,) = jax.tree.leaves(state)
+        return h
+
+    def by_hand(layer):
+        W = layer.cell.W[...]
+        return deq_jax.unrolled(lambda z: jnp.tanh(z @ W) + x, jnp.zeros_like(x), steps=200) @ W
+
+    left(layer)  # and once more below: what was sown before is gone
+    expected = nnx.grad(lambda layer: jnp.sum(by_hand(layer) ** 2))(layer)["cell"]["W"][...]
+    for told in (left, captured):
+        np.testing.assert_allclose(nnx.jit(told)(layer), by_hand(layer), rtol=1e-9)  # the solve stops at 1e-12
+        gradient = nnx.grad(lambda layer, told=told: jnp.sum(told(layer) ** 2))(layer)["cell"]["W"][...]
+        np.testing.assert_allclose(gradient, expected, rtol=1e-8)
+
+
+@pytest.mark.filterwarnings("ignore:Using 'Module.sow:DeprecationWarning")
+def test_what_is_sown_as_another_kind_is_refused_in_its_own_words():
+    with pytest.raises(ValueError, match=r"inside the solve \(h.*\).*What a cell sows is .* an nnx\.Intermediate"):
+        nn.DEQ(Sowing(nnx.Variable))(jnp.ones((2, 3)))
+
+
+def test_a_perturbation_s_gradient_is_the_adjoint_solution(x64):
+    class Perturbed(nnx.Module):
+        def __call__(self, z, x):
+            return self.perturb("h", 0.5 * z + x)
+
+    layer, x = nn.DEQ(Perturbed(), solver=functools.partial(TIGHT, tol=1e-12)), jnp.ones((2, 3))
+    _, perturbations = nnx.capture(layer, nnx.Perturbation)(x)
+
+    def loss(perturbations, layer):
+        return nnx.capture(layer, nnx.Intermediate, init=perturbations)(x)[0].value.sum()
+
+    # It is added in every evaluation: z = 0.5 z + x + h.
+    (gradient,) = jax.tree.leaves(nnx.grad(loss)(perturbations, layer))
+    np.testing.assert_allclose(gradient, 2, rtol=1e-9)
+
+
 def test_an_injection_that_no_state_is_like_needs_a_start():
     class Masked(nnx.Module):
         def __call__(self, z, x):

@@ -169,3 +169,94 @@ def test_a_cell_of_another_form_is_refused():
 
     with pytest.raises(TypeError, match=r"z0 is float32\[2, 3\], f\(z0\) is float32\[2, 6\]"):
         nn.linen.DEQ(Doubling()).init(jax.random.key(0), jnp.ones((2, 3)))
+
+
+class Sowing(linen.Module):
+    """A cell that tells of a hidden value, in a collection."""
+
+    collection: str = "intermediates"
+
+    @linen.compact
+    def __call__(self, z, x):
+        h = linen.Dense(3, use_bias=False, kernel_init=SMALL, param_dtype=z.dtype)(z)
+        self.sow(self.collection, "h", h)
+        return jnp.tanh(h) + x
+
+
+@pytest.fixture
+def sown(x64):
+    """A layer that sows, its parameters and an injection, with ``h`` and its gradient by hand."""
+
+    def build(collection):
+        x = jax.random.normal(jax.random.key(0), (4, 3))
+        layer = nn.linen.DEQ(Sowing(collection), solver=functools.partial(TIGHT, tol=1e-12))
+        params = {"params": layer.init(jax.random.key(1), x)["params"]}
+
+        def by_hand(params):
+            W = params["params"]["cell"]["Dense_0"]["kernel"]
+            return deq_jax.unrolled(lambda z: jnp.tanh(z @ W) + x, jnp.zeros_like(x), steps=200) @ W
+
+        return layer, params, x, by_hand
+
+    return build
+
+
+@pytest.mark.parametrize("collection", ["intermediates", "losses"])
+def test_what_a_cell_sows_comes_out_once_at_the_equilibrium_with_its_gradient(sown, collection):
+    layer, params, x, by_hand = sown(collection)
+
+    def told(params):
+        _, left = layer.apply(params, x, mutable=[collection])
+        (h,) = left[collection]["cell"]["h"]
+        return h
+
+    np.testing.assert_allclose(jax.jit(told)(params), by_hand(params), rtol=1e-9)  # the solve stops at 1e-12
+    ours, expected = (jax.grad(lambda params, h=h: jnp.sum(h(params) ** 2))(params) for h in (told, by_hand))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-8), ours, expected)
+
+
+def test_outputs_can_be_captured(sown):
+    layer, params, x, by_hand = sown("intermediates")
+    sol, left = layer.apply(params, x, capture_intermediates=True)
+    (h,) = left["intermediates"]["cell"]["Dense_0"]["__call__"]
+    np.testing.assert_allclose(h, by_hand(params), rtol=1e-9)
+    np.testing.assert_allclose(left["intermediates"]["cell"]["__call__"][0], sol.value, rtol=1e-9)
+    assert len(left["intermediates"]["__call__"]) == 1
+
+
+@pytest.mark.parametrize("mutable", [False, ["batch_stats"], ["losses"]])
+def test_a_cell_that_leaves_nothing_that_is_asked_for_is_not_evaluated_again(x, mutable):
+    evaluated = []
+
+    class Counting(linen.Module):
+        @linen.compact
+        def __call__(self, z, x):
+            jax.debug.callback(lambda: evaluated.append(1))
+            self.sow("intermediates", "h", z)
+            return linen.BatchNorm(use_running_average=True)(0.1 * z) + x
+
+    layer = nn.linen.DEQ(Counting(), solver=TIGHT)
+    variables = layer.init(jax.random.key(1), x)
+
+    def evaluations(**settings):
+        jax.effects_barrier()
+        evaluated.clear()
+        jax.block_until_ready(layer.apply(variables, x, **settings))
+        jax.effects_barrier()
+        return len(evaluated)
+
+    assert evaluations(mutable=mutable) == evaluations() == evaluations(mutable=["intermediates"]) - 1
+
+
+def test_a_perturbation_s_gradient_is_the_adjoint_solution(x64):
+    class Perturbed(linen.Module):
+        @linen.compact
+        def __call__(self, z, x):
+            return self.perturb("h", 0.5 * z + x)
+
+    layer = nn.linen.DEQ(Perturbed(), solver=functools.partial(TIGHT, tol=1e-12))
+    x = jnp.ones((2, 3))
+    variables = layer.init(jax.random.key(0), x)
+    gradient = jax.grad(lambda variables: layer.apply(variables, x).value.sum())(variables)
+    # It is added in every evaluation: z = 0.5 z + x + h.
+    np.testing.assert_allclose(gradient["perturbations"]["cell"]["h"], 2, rtol=1e-9)

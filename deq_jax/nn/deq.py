@@ -22,8 +22,9 @@ class DEQ(nnx.Module):
     Args:
         cell: any Flax NNX module ``cell(z, x) -> z``. It may read all of its state in the solve and change none: a
             BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Parameters it may compute anew
-            in every evaluation, as a weight normalisation does, but what it leaves in them is lost. Where ``z`` has not
-            the form of ``x``, the cell says where to start by a method ``initial_state(x)``. A method ``prepared()``
+            in every evaluation, as a weight normalisation does, but what it leaves in them is lost. What it sows as an
+            ``nnx.Intermediate`` comes from one more evaluation, at the equilibrium, and carries gradients. Where ``z``
+            has not the form of ``x``, the cell says where to start by a method ``initial_state(x)``. A ``prepared()``
             may return the module to solve with: what depends on parameters alone is then computed once, outside the
             solve.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
@@ -69,17 +70,22 @@ class DEQ(nnx.Module):
         graph, state = nnx.split(prepared(self.cell))
         state = nnx.with_vars(state, ref=False)  # values, which f may depend on
 
+        sown: set[str] = set()
+
         def f(z: PyTree, x: PyTree, state: Any) -> PyTree:
             # A merged copy: what the cell changes on it is seen here, and lost.
             cell = nnx.merge(graph, state, copy=True)
-            before = _leaves(cell)
+            before, sown_before = _leaves(cell), _leaves(cell, nnx.Intermediate)
             fz = cell(z, x)
-            after = _leaves(cell)
-            if before.keys() != after.keys() or any(before[name] is not after[name] for name in before):
+            if _changed(before, _leaves(cell)):
                 _refuse_changes(graph, state, z, x)
+            sown.update(_changed(sown_before, _leaves(cell, nnx.Intermediate)))
             return fz
 
-        return fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
+        solution = fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
+        if sown:
+            self.cell(solution.value, x)
+        return solution
 
 
 def prepared(cell: Any) -> Any:
@@ -87,10 +93,18 @@ def prepared(cell: Any) -> Any:
     return cell.prepared() if hasattr(cell, "prepared") else cell
 
 
-def _leaves(cell: Any) -> dict[str, Any]:
-    """All that a cell could carry from one evaluation to the next, but for its parameters."""
-    leaves = jax.tree.leaves_with_path(nnx.as_pure(nnx.state(cell, nnx.Not(nnx.Param))))
+_CARRIED = nnx.Not(nnx.Any(nnx.Param, nnx.Intermediate))
+"""All that a cell could carry from one evaluation to the next: parameters are computed anew, and sowing only tells."""
+
+
+def _leaves(cell: Any, kind: Any = _CARRIED) -> dict[str, Any]:
+    leaves = jax.tree.leaves_with_path(nnx.as_pure(nnx.state(cell, kind)))
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """The names of which there is another object after than before, or none."""
+    return [name for name in sorted(before.keys() | after.keys()) if before.get(name) is not after.get(name)]
 
 
 def _refuse_changes(graph: Any, state: Any, z: PyTree, x: PyTree) -> None:
@@ -122,7 +136,7 @@ def _refuse_changes(graph: Any, state: Any, z: PyTree, x: PyTree) -> None:
         raise ValueError(
             f"the cell changes its own state inside the solve ({', '.join(changed)}), which leaves no fixed point to "
             "find. Use GroupNorm instead of BatchNorm, move it out of the cell or freeze it with cell.eval(), and draw "
-            "dropout masks once, before the solve."
+            "dropout masks once, before the solve. What a cell sows is no such state if it is an nnx.Intermediate."
         )
 
 

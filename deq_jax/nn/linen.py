@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import errors, linen
+from flax.core import DenyList
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
@@ -22,8 +24,10 @@ class DEQ(linen.Module):
 
     Attributes:
         cell: any Flax Linen module ``cell(z, x) -> z``. It may read all of its variables in the solve and change none:
-            a BatchNorm in training or a fresh dropout mask leaves no fixed point to find. Where ``z`` has not the form
-            of ``x``, the cell says where to start by a method ``initial_state(x)``.
+            a BatchNorm in training or a fresh dropout mask leaves no fixed point to find. What it sows, and what
+            ``capture_intermediates`` asks for, comes from one more evaluation, at the equilibrium, and carries
+            gradients. Where ``z`` has not the form of ``x``, the cell says where to start by a method
+            ``initial_state(x)``.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
@@ -98,4 +102,23 @@ class DEQ(linen.Module):
                     f"deterministic=True. Flax says: {error}"
                 ) from error
 
-        return fixed_point(f, z0, x, variables, solver=self.solver, adjoint=self.adjoint, report=report)
+        sol = fixed_point(f, z0, x, variables, solver=self.solver, adjoint=self.adjoint, report=report)
+        if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
+            self.cell(sol.value, x)
+        return sol
+
+
+def _leaves_something(cell: Any, variables: Any, is_asked_for: Callable[[str], bool], z: PyTree, x: PyTree) -> bool:
+    """Whether one evaluation, of which only the form is computed, leaves anything where the caller asks for it."""
+    if is_asked_for("intermediates"):  # outputs, too, where it is capture_intermediates that asks
+        return True
+    found: list[Any] = []
+
+    def evaluate(variables: Any, z: PyTree, x: PyTree) -> None:
+        given = {id(leaf) for leaf in jax.tree.leaves(variables)}
+        _, left = cell.apply(variables, z, x, mutable=DenyList(("params", "intermediates")))
+        asked = {name: collection for name, collection in left.items() if is_asked_for(name)}
+        found.extend(leaf for leaf in jax.tree.leaves(asked) if id(leaf) not in given)
+
+    jax.eval_shape(evaluate, variables, z, x)
+    return bool(found)
