@@ -2,9 +2,9 @@
 
 import sys
 
-from deq_jax.training.cli import parse
 from deq_jax.training.errors import reported_errors
-from deq_jax.training.terminal import lasting_output
+from deq_jax.training.process.cli import parse
+from deq_jax.training.process.terminal import lasting_output
 
 if __name__ == "__main__":
     with lasting_output(), reported_errors():

@@ -16,17 +16,17 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from deq_jax.training import checkpoints
-from deq_jax.training.build import build_model, for_evaluation
-from deq_jax.training.cli import parse_function
-from deq_jax.training.compilation import require_backend, use_persistent_cache
-from deq_jax.training.config import Config
-from deq_jax.training.data import eval_batches, load
+from deq_jax.tasks.images.build import build_model, for_evaluation
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.data import eval_batches, load
+from deq_jax.training.disk import checkpoints
+from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError, reported_errors
-from deq_jax.training.evaluation import evaluate
-from deq_jax.training.folder import read_config
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.step import create_state, make_eval_step
+from deq_jax.training.process.cli import parse_function
+from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.step import create_state, make_eval_step
 
 
 def evaluate_run(

@@ -5,10 +5,10 @@ import pytest
 
 import deq_jax
 from deq_jax import nn
-from deq_jax.training.build import build_model, build_solver
-from deq_jax.training.config import Config
-from deq_jax.training.groups import ModelConfig
-from deq_jax.training.solves import SolverConfig
+from deq_jax.tasks.images.build import build_model, build_solver
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.groups import ModelConfig
+from deq_jax.training.settings.solves import SolverConfig
 
 
 @pytest.mark.parametrize(

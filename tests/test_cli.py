@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deq_jax.training.cli import parse
+from deq_jax.tasks.images.groups import AugmentationConfig
+from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.solves import AdjointConfig
+from deq_jax.training.process.cli import parse
+from deq_jax.training.settings.solves import AdjointConfig
 from tests.runs import TINY_FIELDS, tiny
 
 ROOT = Path(__file__).parents[1]

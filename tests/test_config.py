@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from deq_jax.training.config import (
+from deq_jax.tasks.images.config import (
     MAY_DIFFER,
     Config,
     differences,
@@ -12,10 +12,10 @@ from deq_jax.training.config import (
     from_dict,
     to_dict,
 )
+from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig, filled_from
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig, filled_from
 
 
 def test_cifar10_tutorial_is_the_chapters_run():

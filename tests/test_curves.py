@@ -2,7 +2,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from deq_jax.training import curves, metrics
+from deq_jax.training.disk import curves, metrics
 
 
 def write(run, *lines):

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deq_jax.training import cifar10, data
-from deq_jax.training.data import Dataset, epoch_order, eval_batches, load, train_batch
+from deq_jax.tasks.images import cifar10, data
+from deq_jax.tasks.images.data import Dataset, epoch_order, eval_batches, load, train_batch
 from deq_jax.training.errors import UserError
 
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"

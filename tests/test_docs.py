@@ -12,9 +12,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deq_jax.training import cli, metrics
-from deq_jax.training.config import flatten, to_dict
-from deq_jax.training.presets import digits
+from deq_jax.tasks.images.config import flatten, to_dict
+from deq_jax.tasks.images.presets import digits
+from deq_jax.training.disk import metrics
+from deq_jax.training.process import cli
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

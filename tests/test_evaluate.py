@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deq_jax import evaluate
-from deq_jax.training.folder import claim
+from deq_jax.training.disk.folder import claim
 from tests.runs import environment, records, tiny
 
 ROOT = Path(__file__).parents[1]

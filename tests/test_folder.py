@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from deq_jax.training.disk.folder import claim, read_config, require_usable
+from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import UserError
-from deq_jax.training.folder import claim, read_config, require_usable
-from deq_jax.training.lock import held
-from deq_jax.training.solves import SolverConfig
+from deq_jax.training.settings.solves import SolverConfig
 from tests.runs import tiny
 
 

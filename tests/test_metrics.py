@@ -3,9 +3,9 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from deq_jax.training import metrics
+from deq_jax.training.disk import metrics
 from deq_jax.training.errors import UserError
-from deq_jax.training.step import EvalSums, TrainMetrics
+from deq_jax.training.steps.step import EvalSums, TrainMetrics
 from tests.runs import records
 
 CONTRACT = {

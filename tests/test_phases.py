@@ -3,9 +3,9 @@ from itertools import pairwise
 
 import pytest
 
-from deq_jax.training.groups import PenaltyConfig
-from deq_jax.training.phases import Phase, phase_of, phases_of
-from deq_jax.training.solves import AdjointConfig, EarlyConfig
+from deq_jax.tasks.images.groups import PenaltyConfig
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig
+from deq_jax.training.steps.phases import Phase, phase_of, phases_of
 from tests.runs import tiny
 
 

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax.training.build import build_model, build_recipe
-from deq_jax.training.data import load, train_batch
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.solves import SolverConfig
-from deq_jax.training.step import Recipe, create_state, cross_entropy, make_eval_step, make_train_step
+from deq_jax.tasks.images.build import build_model, build_recipe
+from deq_jax.tasks.images.data import load, train_batch
+from deq_jax.tasks.images.groups import AugmentationConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.training.settings.solves import SolverConfig
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.step import Recipe, create_state, cross_entropy, make_eval_step, make_train_step
 from tests.runs import tiny
 
 pytestmark = pytest.mark.xdist_group("step")

@@ -8,9 +8,9 @@ from matplotlib.image import imread
 from benchmarks.report import tables, tolerances
 from benchmarks.report.__main__ import main
 from benchmarks.report.runs import read_run
-from deq_jax.training import cli
-from deq_jax.training.config import differences
-from deq_jax.training.presets import PRESETS
+from deq_jax.tasks.images.config import differences
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.training.process import cli
 from tests.runs import records
 
 pytestmark = pytest.mark.xdist_group("run")

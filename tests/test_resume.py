@@ -11,13 +11,13 @@ import numpy as np
 import optax
 import pytest
 
-from deq_jax.training import checkpoints
-from deq_jax.training.build import build_model
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.training.disk import checkpoints
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
 from deq_jax.training.run import run
-from deq_jax.training.solves import EarlyConfig, EvaluationConfig, SolverConfig
-from deq_jax.training.step import create_state
+from deq_jax.training.settings.solves import EarlyConfig, EvaluationConfig, SolverConfig
+from deq_jax.training.steps.step import create_state
 from tests.runs import TINY_FIELDS, environment, records, tiny, without_times
 
 ROOT = Path(__file__).parents[1]

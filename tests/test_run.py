@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import pytest
 
 from deq_jax.evaluate import evaluate_run
+from deq_jax.tasks.images.groups import AugmentationConfig, OptimizerConfig
+from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig
-from deq_jax.training.lock import held
 from deq_jax.training.plan import compile_programs
 from deq_jax.training.run import run
 from tests.runs import records, tiny
@@ -205,7 +205,7 @@ def test_an_explicit_network_reports_no_solve(tmp_path, capsys):
 
 def test_the_compilation_cache_of_the_user_goes_first():
     code = (
-        "from deq_jax.training.compilation import use_persistent_cache; import jax; use_persistent_cache();"
+        "from deq_jax.training.process.compilation import use_persistent_cache; import jax; use_persistent_cache();"
         "print(jax.config.jax_compilation_cache_dir)"
     )
     plain = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deq_jax.training.build import build_model
-from deq_jax.training.data import eval_batches, load, train_batch
-from deq_jax.training.groups import OptimizerConfig
-from deq_jax.training.metrics import eval_means
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.solves import AdjointConfig, SolverConfig
-from deq_jax.training.step import create_state, make_eval_step, make_train_step
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.data import eval_batches, load, train_batch
+from deq_jax.tasks.images.groups import OptimizerConfig
+from deq_jax.training.disk.metrics import eval_means
+from deq_jax.training.settings.solves import AdjointConfig, SolverConfig
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.step import create_state, make_eval_step, make_train_step
 from tests.runs import tiny
 
 STEPS = 14  # two epochs

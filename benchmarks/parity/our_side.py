@@ -15,7 +15,7 @@ from benchmarks.training.contestants import ours
 from benchmarks.training.contestants.jax_model import build_model, with_arrays
 from benchmarks.training.exchange import Problem, read
 from deq_jax import nn
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.training.steps.step import create_state, make_train_step
 
 
 def tight_layer(cell: nnx.Module, problem: Problem) -> nn.DEQ:

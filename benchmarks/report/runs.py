@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deq_jax.training import metrics
-from deq_jax.training.config import MAY_DIFFER, Config, flatten, to_dict
+from deq_jax.tasks.images.config import MAY_DIFFER, Config, flatten, to_dict
+from deq_jax.training.disk import metrics
+from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
-from deq_jax.training.folder import read_config
 
 SHARE = 0.1
 """Early and late are the first and the last tenth of a run's steps."""

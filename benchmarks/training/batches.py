@@ -8,7 +8,7 @@ from flax import nnx
 from benchmarks.training.contestants.jax_model import build_model, named_arrays
 from benchmarks.training.contestants.ours import layer
 from benchmarks.training.exchange import Arrays, Problem
-from deq_jax.training import data
+from deq_jax.tasks.images import data
 
 
 def draw_weights(problem: Problem) -> Arrays:

@@ -22,10 +22,10 @@ COMPILE = """
 import sys, time, jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-from deq_jax.training.build import build_model
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.tasks.images.build import build_model
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.training.steps.step import create_state, make_train_step
 config = PRESETS["cifar10-tutorial"]()
 model, optimizer = build_model(config, (32, 32, 3), 10), build_optimizer(config.optimizer, 100)
 state = create_state(model, optimizer)

@@ -5,16 +5,24 @@ from typing import NamedTuple
 
 import jax
 
-from deq_jax.training.build import build_model, build_recipe, for_evaluation
-from deq_jax.training.compilation import compiled
-from deq_jax.training.config import Config
-from deq_jax.training.data import Dataset, eval_batches, load, train_batch
+from deq_jax.tasks.images.build import build_model, build_recipe, for_evaluation
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.data import Dataset, eval_batches, load, train_batch
 from deq_jax.training.errors import UserError
-from deq_jax.training.evaluation import evaluate
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.phases import Phase, phase_of, phases_of
-from deq_jax.training.radius import RadiusStep, make_radius_step
-from deq_jax.training.step import EvalStep, Images, TrainState, TrainStep, create_state, make_eval_step, make_train_step
+from deq_jax.training.process.compilation import compiled
+from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.phases import Phase, phase_of, phases_of
+from deq_jax.training.steps.radius import RadiusStep, make_radius_step
+from deq_jax.training.steps.step import (
+    EvalStep,
+    Images,
+    TrainState,
+    TrainStep,
+    create_state,
+    make_eval_step,
+    make_train_step,
+)
 
 
 class Plan(NamedTuple):

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import jax
 from tqdm import tqdm
 
-from deq_jax.training import checkpoints, curves, environment, metrics
-from deq_jax.training.compilation import require_backend, use_persistent_cache
-from deq_jax.training.config import Config
-from deq_jax.training.data import describe, train_batch
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.data import describe, train_batch
+from deq_jax.training.disk import checkpoints, curves, environment, metrics
+from deq_jax.training.disk.folder import claim, require_same_data, require_usable
+from deq_jax.training.disk.lock import held
+from deq_jax.training.disk.logbook import Logbook, NotFiniteError
 from deq_jax.training.errors import NonFiniteLossError, UserError
-from deq_jax.training.folder import claim, require_same_data, require_usable
-from deq_jax.training.lock import held
-from deq_jax.training.logbook import Logbook, NotFiniteError
 from deq_jax.training.plan import Plan, compile_programs, evaluate_test_split, prepare
-from deq_jax.training.signals import stop_requests
-from deq_jax.training.step import TrainState
+from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.process.signals import stop_requests
+from deq_jax.training.steps.step import TrainState
 
 _SECONDS_BETWEEN_CURVES = 60.0
 

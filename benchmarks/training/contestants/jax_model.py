@@ -18,7 +18,7 @@ from benchmarks.training.ticks import count_calls, count_products, counts
 from deq_jax.nn import DEQClassifier
 from deq_jax.nn.cells import SMALL
 from deq_jax.solution import Solution, Status
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.training.steps.step import create_state, make_train_step
 
 MakeLayer = Callable[[nnx.Module, Problem], nnx.Module]
 Solve = Callable[[Callable[..., Array], PyTree, PyTree, Problem], Array]

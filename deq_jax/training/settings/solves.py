@@ -7,7 +7,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from deq_jax.training.checks import require_not_negative, require_positive, require_share
+from deq_jax.training.settings.checks import require_not_negative, require_positive, require_share
 
 Method = Literal["anderson", "broyden", "forward-iteration"]
 AdjointKind = Literal["implicit", "phantom", "jacobian-free"]

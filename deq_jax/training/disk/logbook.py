@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from deq_jax.training import metrics
-from deq_jax.training.step import TrainMetrics
+from deq_jax.training.disk import metrics
+from deq_jax.training.steps.step import TrainMetrics
 
 
 class NotFiniteError(FloatingPointError):

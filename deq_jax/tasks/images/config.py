@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from deq_jax.training.checks import require_not_negative, require_positive
+from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
+from deq_jax.training.settings.checks import require_not_negative, require_positive
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
 
 
 @dataclass(frozen=True)

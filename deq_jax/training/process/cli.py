@@ -11,9 +11,9 @@ from typing import Any
 
 import tyro
 
-from deq_jax.training.config import Config, flatten, to_dict
+from deq_jax.tasks.images.config import Config, flatten, to_dict
+from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
-from deq_jax.training.presets import PRESETS
 
 _BOX = "╭╮╰╯│─"
 _USAGE = "python train.py PRESET [--field value ...]"

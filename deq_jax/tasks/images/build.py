@@ -10,14 +10,14 @@ from flax import nnx
 import deq_jax
 from deq_jax import nn
 from deq_jax.adjoint import Adjoint, Solver
-from deq_jax.training import penalty
-from deq_jax.training.augmentation import augment
-from deq_jax.training.config import Config
+from deq_jax.tasks.images.augmentation import augment
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.groups import ModelConfig
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import ModelConfig
-from deq_jax.training.phases import Phase
-from deq_jax.training.solves import AdjointKind, SolverConfig, filled_from
-from deq_jax.training.step import Classifier, Recipe
+from deq_jax.training.settings.solves import AdjointKind, SolverConfig, filled_from
+from deq_jax.training.steps import penalty
+from deq_jax.training.steps.phases import Phase
+from deq_jax.training.steps.step import Classifier, Recipe
 
 
 def build_solver(config: SolverConfig) -> Solver:

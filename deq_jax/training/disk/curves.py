@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from deq_jax import plots
-from deq_jax.training.files import writing_to
-from deq_jax.training.metrics import Record, read
+from deq_jax.training.disk.files import writing_to
+from deq_jax.training.disk.metrics import Record, read
 
 
 def draw(run: Path) -> None:

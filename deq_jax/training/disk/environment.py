@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from deq_jax.training.files import write_atomically, writing_to
+from deq_jax.training.disk.files import write_atomically, writing_to
 
 _PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -73,7 +73,7 @@ def _cpu() -> str | None:
 
 def _git() -> dict[str, Any] | None:
     """Commit of the sources and whether they differ from it; None where they are not in a git checkout."""
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
     commit, changes = _git_output(root, "rev-parse", "HEAD"), _git_output(root, "status", "--porcelain")

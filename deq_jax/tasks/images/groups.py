@@ -6,7 +6,7 @@ The docstring under a field is its help on the command line: `python train.py --
 from dataclasses import dataclass
 from typing import Literal
 
-from deq_jax.training.checks import require_not_negative, require_positive, require_share
+from deq_jax.training.settings.checks import require_not_negative, require_positive, require_share
 
 
 @dataclass(frozen=True)

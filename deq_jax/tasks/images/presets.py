@@ -3,9 +3,9 @@
 import dataclasses
 from pathlib import Path
 
-from deq_jax.training.config import Config
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
 
 
 def digits() -> Config:

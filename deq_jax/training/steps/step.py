@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
 import deq_jax
 from deq_jax.nn import DEQClassifier, ImageClassifier
 from deq_jax.nn.deq import prepared
-from deq_jax.training.penalty import Penalty, jacobian
+from deq_jax.training.steps.penalty import Penalty, jacobian
 
 Classifier = DEQClassifier | ImageClassifier
 Images = UInt8[Array | np.ndarray, "batch height width channels"]

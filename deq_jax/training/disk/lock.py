@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from deq_jax.training.disk.files import writing_to
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import writing_to
 
 if sys.platform != "win32":
     import fcntl

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 import deq_jax
 from deq_jax.nn.deq import prepared
-from deq_jax.training.step import Classifier, Images, as_graph, scaled
+from deq_jax.training.steps.step import Classifier, Images, as_graph, scaled
 
 _ITERATIONS = 20
 """Of which the estimate is the mean over the last half."""

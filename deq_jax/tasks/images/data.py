@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int, Int32, UInt8
 
-from deq_jax.training import cifar10
+from deq_jax.tasks.images import cifar10
 from deq_jax.training.errors import UserError
 
 # Every seed shares one split of the digits, so that accuracies of different seeds can be compared.

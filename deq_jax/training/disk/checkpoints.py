@@ -14,10 +14,10 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
+from deq_jax.training.disk.orbax import write
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import set_aside, write_atomically, writing_to
-from deq_jax.training.orbax import write
-from deq_jax.training.step import TrainState
+from deq_jax.training.steps.step import TrainState
 
 KEPT = 3
 _SEAL = "seal.json"

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import set_aside, write_atomically, writing_to
-from deq_jax.training.step import EvalSums, TrainMetrics
+from deq_jax.training.steps.step import EvalSums, TrainMetrics
 
 MEASURED = (
     "loss",

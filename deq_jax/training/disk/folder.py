@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deq_jax.training.config import Config, differences, from_dict, to_dict
+from deq_jax.tasks.images.config import Config, differences, from_dict, to_dict
+from deq_jax.training.disk.files import write_atomically, writing_to
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import write_atomically, writing_to
 
 
 def require_usable(config: Config) -> None:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from deq_jax.training.config import Config
-from deq_jax.training.solves import AdjointKind
+from deq_jax.tasks.images.config import Config
+from deq_jax.training.settings.solves import AdjointKind
 
 
 class Phase(NamedTuple):

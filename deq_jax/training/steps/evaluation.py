@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from deq_jax.training.data import Batch
-from deq_jax.training.metrics import eval_means
-from deq_jax.training.step import EvalStep, TrainState
+from deq_jax.tasks.images.data import Batch
+from deq_jax.training.disk.metrics import eval_means
+from deq_jax.training.steps.step import EvalStep, TrainState
 
 
 def evaluate(
