@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from deq_jax.tasks.images.groups import OptimizerConfig
+from deq_jax.training.settings.update import OptimizerConfig
 from deq_jax.training.steps.optimizer import build_optimizer, build_schedule
 
 PARAMS = {"conv": jnp.ones((3, 3, 2, 4)), "linear": jnp.ones((4, 5)), "bias": jnp.ones(5)}

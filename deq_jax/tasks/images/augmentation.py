@@ -4,11 +4,10 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Key, UInt8
+from jaxtyping import Array, Key
 
-Images = UInt8[Array | np.ndarray, "batch height width channels"]
+from deq_jax.tasks.images.data import Images
 
 
 def augment(

@@ -1,18 +1,17 @@
-"""Every setting of a training run.
+"""Every setting of a run that learns to classify images.
 
 The docstring under a field is its help on the command line: `python train.py --help`.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.errors import UserError
-from deq_jax.training.settings.checks import require_not_negative, require_positive
-from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.training.settings.settings import Settings
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
 
 @dataclass(frozen=True)
@@ -50,81 +49,27 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError on a run that cannot be."""
-        require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
-        require_not_negative(self, "seed")
-        if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
-            raise ValueError(f"seed must be below 2**32, but is {self.seed}")
-        if self.max_steps is not None:
-            require_positive(self, "max_steps")
+        settings_of(self)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be a share from 0 to below 1, but is {self.label_smoothing}")
-        if self.average_decay is not None and not 0 <= self.average_decay < 1:
-            raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")
         if self.penalty.weight and self.model.kind == "explicit":
             raise ValueError("penalty.weight needs an equilibrium, but model.kind is explicit")
         if self.early.share and self.model.kind == "explicit":
             raise ValueError("early.share needs an equilibrium, but model.kind is explicit")
 
 
-GROUPS: dict[str, type] = {
-    "model": ModelConfig,
-    "solver": SolverConfig,
-    "adjoint": AdjointConfig,
-    "early": EarlyConfig,
-    "penalty": PenaltyConfig,
-    "optimizer": OptimizerConfig,
-    "augmentation": AugmentationConfig,
-    "evaluation": EvaluationConfig,
-}
-
-# These say how long and where, not what: a run may be continued with others.
-MAY_DIFFER = frozenset({"max_steps", "data_dir", "out", "checkpoint_minutes"})
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as plain JSON values, groups nested."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`. A field that is missing takes its default.
+def settings_of(config: Config) -> Settings:
+    """What a run, which knows no images, sees of the configuration.
 
     Raises:
-        UserError: says in a few words what is wrong: a field that does not exist, or a value that it cannot take.
+        ValueError: a run cannot be so.
     """
-    unknown = flatten(values).keys() - flatten(to_dict(Config("digits", Path()))).keys()
-    if unknown:
-        raise UserError(f"unknown {', '.join(sorted(unknown))}")
-    missing = [name for name in ("dataset", "out") if name not in values]
-    if missing:
-        raise UserError(f"{' and '.join(missing)} missing")
-    try:
-        fields = {name: _group(name, value) if name in GROUPS else value for name, value in values.items()}
-        fields["out"] = Path(fields["out"])
-        if fields.get("data_dir") is not None:
-            fields["data_dir"] = Path(fields["data_dir"])
-        return Config(**fields)
-    except TypeError as error:
-        raise UserError("a value of the wrong type") from error
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    shared = {name: getattr(config, name) for name in Settings.names() if name != "evaluation"}
+    return Settings(**shared, evaluation=config.evaluation.of_any_task())
 
 
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under the names that the command line gives them: {"solver.tol": 0.01, ...}."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
-def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """The settings that make two runs different ones, with both values."""
-    ours, theirs = flatten(to_dict(one)), flatten(to_dict(other))
-    return {name: (ours[name], theirs[name]) for name in ours if name not in MAY_DIFFER and ours[name] != theirs[name]}
-
-
-def _group(name: str, values: dict[str, Any]) -> Any:
-    # JSON knows lists only.
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-    return GROUPS[name](**fields)
+def located(config: Config) -> Config:
+    """The configuration with its data_dir absolute, to be found from any other folder."""
+    if config.data_dir is None:
+        return config
+    return dataclasses.replace(config, data_dir=config.data_dir.absolute())

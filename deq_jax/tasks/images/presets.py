@@ -4,8 +4,9 @@ import dataclasses
 from pathlib import Path
 
 from deq_jax.tasks.images.config import Config
-from deq_jax.tasks.images.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
 
 def digits() -> Config:

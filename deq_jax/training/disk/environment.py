@@ -1,6 +1,7 @@
 """environment.json: what ran, on what."""
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from deq_jax.training.disk.files import write_atomically, writing_to
+from deq_jax.training.steps.batches import count
+from deq_jax.training.task import Data
 
 _PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
 
@@ -31,6 +35,20 @@ def describe() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in jax.devices()],
         "git": _git(),
+    }
+
+
+def describe_data(data: Data) -> dict[str, Any]:
+    """What tells these data from others: numbers of samples, how they were stored, and a digest."""
+    train, test = data.splits["train"], data.splits["test"]
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves((train, test)):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        f"training_{data.unit}": count(train),
+        f"test_{data.unit}": count(test),
+        "encoding": data.encoding,
+        "digest": digest.hexdigest(),
     }
 
 

@@ -26,10 +26,18 @@ class Logbook:
         bar: the progress bar to move.
         clock: seconds since the run began, over resumes.
         epoch_of: the epoch of a step.
+        units: names and units of the task's own metrics.
     """
 
-    def __init__(self, path: Path, bar: tqdm, clock: Callable[[], float], epoch_of: Callable[[int], int]) -> None:
-        self.path, self.bar, self.clock, self.epoch_of = path, bar, clock, epoch_of
+    def __init__(
+        self,
+        path: Path,
+        bar: tqdm,
+        clock: Callable[[], float],
+        epoch_of: Callable[[int], int],
+        units: Mapping[str, str],
+    ) -> None:
+        self.path, self.bar, self.clock, self.epoch_of, self.units = path, bar, clock, epoch_of, units
         self._pending: tuple[int, TrainMetrics, float] | None = None
         self._settled = clock()
 
@@ -54,7 +62,9 @@ class Logbook:
         epoch = self.epoch_of(step)
         metrics.append(
             self.path,
-            metrics.line("train", step, epoch, means, seconds=round(now, 3), step_seconds=round(step_seconds, 4)),
+            metrics.line(
+                "train", step, epoch, means, self.units, seconds=round(now, 3), step_seconds=round(step_seconds, 4)
+            ),
         )
         self.bar.update()
         solves = [
@@ -62,17 +72,17 @@ class Logbook:
             for name in ("forward", "adjoint")
             if math.isfinite(means[f"{name}_residual"])
         ]
-        self.bar.set_postfix_str(
-            ", ".join([f"loss {means['loss']:.3f}", f"accuracy {means['accuracy']:.1%}", *solves]), refresh=False
-        )
+        own = [f"{name} {metrics.said(means[name], unit, 1)}" for name, unit in self.units.items()]
+        self.bar.set_postfix_str(", ".join([f"loss {means['loss']:.3f}", *own, *solves]), refresh=False)
         if not measured.is_finite:
             raise NotFiniteError(step)
 
     def evaluated(self, step: int, means: Mapping[str, float]) -> None:
         """Writes the line of an evaluation on the test split, and says it."""
         epoch = self.epoch_of(step)
-        metrics.append(self.path, metrics.line("eval", step, epoch, means, seconds=round(self.clock(), 3)))
-        said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}, accuracy {means['accuracy']:.2%}"
+        metrics.append(self.path, metrics.line("eval", step, epoch, means, self.units, seconds=round(self.clock(), 3)))
+        said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}"
+        said += "".join(f", {name} {metrics.said(means[name], unit)}" for name, unit in self.units.items())
         if not math.isnan(means["forward_residual"]):  # ordinary layers have none
             said += f", {means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
         self.bar.write(said)

@@ -1,9 +1,9 @@
 """metrics.jsonl: one JSON object a line, of which a training step or an evaluation is one.
 
-Every line has the keys of `KEYS`; training lines also have `step_seconds`. `loss` is the cross-entropy to the labels
-as they are, without smoothing and penalty. The shares of samples whose solves reached their tolerance follow, of
+Every line has the keys of `KEYS`, and after `loss` those of the task's own metrics; training lines also have
+`step_seconds`. `loss` is without the penalty. The shares of samples whose solves reached their tolerance follow, of
 those solves that there were. Steps with a penalty add its value, unweighted; evaluations add the mean and the largest
-spectral radius of ∂f/∂z over some images. A value that is not finite, or of `KEYS` one that an evaluation does not
+spectral radius of ∂f/∂z over some samples. A value that is not finite, or of `KEYS` one that an evaluation does not
 measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of updates made,
 `epoch` the one that the last of them belongs to.
 """
@@ -11,23 +11,16 @@ measure, is null: the file is strict JSON. Steps and epochs count from 1: `step`
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
 from deq_jax.training.errors import UserError
-from deq_jax.training.steps.step import EvalSums, TrainMetrics
+from deq_jax.training.steps.step import TrainMetrics
 
-MEASURED = (
-    "loss",
-    "accuracy",
-    "forward_iterations",
-    "forward_residual",
-    "adjoint_iterations",
-    "adjoint_residual",
-)
-KEYS = ("kind", "step", "epoch", *MEASURED, "seconds")
+SOLVES = ("forward_iterations", "forward_residual", "adjoint_iterations", "adjoint_residual")
+KEYS = ("kind", "step", "epoch", "loss", *SOLVES, "seconds")
 SHARES = ("forward_converged", "adjoint_converged")
 STABILITY = ("penalty", "spectral_radius", "spectral_radius_max")
 
@@ -35,24 +28,29 @@ Record = dict[str, Any]
 
 
 def line(
-    kind: Literal["train", "eval"], step: int, epoch: int, measured: Mapping[str, float], **timing: float
+    kind: Literal["train", "eval"],
+    step: int,
+    epoch: int,
+    measured: Mapping[str, float],
+    own: Iterable[str] = (),
+    **timing: float,
 ) -> Record:
-    """One line's object. `timing` is `seconds`, and on training lines `step_seconds`."""
+    """One line's object. `own` are the task's metrics; `timing` is `seconds`, and on training lines `step_seconds`."""
     more = {name: measured[name] for name in (*SHARES, *STABILITY) if not math.isnan(measured.get(name, math.nan))}
-    values = {name: measured.get(name) for name in MEASURED} | timing | more
+    values = {name: measured.get(name) for name in ("loss", *own, *SOLVES)} | timing | more
     return {"kind": kind, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
+
+
+def said(value: float, unit: str, places: int = 2) -> str:
+    """A metric in words: a share, whose unit is %, in percent to so many places."""
+    return f"{value:.{places}%}" if unit == "%" else f"{value:.{places + 1}f}{unit}"
 
 
 def train_means(metrics: TrainMetrics) -> dict[str, float]:
     """What a training step measured, as Python numbers. Waits for the step."""
-    return {name: float(getattr(metrics, name)) for name in (*MEASURED, *SHARES, "penalty")}
-
-
-def eval_means(sums: list[EvalSums]) -> dict[str, float]:
-    """Means over a data set from its batches' sums, added up in float64; `images`, their number, stays a sum."""
-    totals = {name: math.fsum(float(getattr(batch, name)) for batch in sums) for name in EvalSums._fields}
-    images = totals.pop("images")
-    return {"images": images} | {name: total / images for name, total in totals.items()}
+    values = {"loss": metrics.loss, **metrics.metrics}
+    values |= {name: getattr(metrics, name) for name in (*SOLVES, *SHARES, "penalty")}
+    return {name: float(value) for name, value in values.items()}
 
 
 def append(path: Path, record: Record) -> None:

@@ -1,45 +1,52 @@
-"""The command line of train.py: a preset, and any of its fields."""
+"""The command line of a training program: a preset, which is a named configuration, and any of its fields."""
 
 import contextlib
 import dataclasses
 import difflib
 import inspect
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import tyro
 
-from deq_jax.tasks.images.config import Config, flatten, to_dict
-from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
+from deq_jax.training.settings.record import flatten, to_dict
 
 _BOX = "╭╮╰╯│─"
 _USAGE = "python train.py PRESET [--field value ...]"
 
 
-def parse(arguments: Sequence[str]) -> Config:
-    """The configuration that `PRESET [--field value ...]` asks for.
+def parse[T](arguments: Sequence[str], named: Mapping[str, Callable[[], T]]) -> T:
+    """The configuration that `PRESET [--field value ...]` asks for, of presets whose docstrings are their help.
 
     Prints the help and exits with status 0 on --help.
 
     Raises:
         UserError: on an unknown preset or field, or a value that a field does not take.
     """
-    presets = ", ".join(PRESETS)
+    presets = ", ".join(named)
     wants_help = bool({"-h", "--help"} & set(arguments))
     name, fields = (arguments[0], list(arguments[1:])) if arguments else ("", [])
-    if wants_help and name not in PRESETS:
-        name, fields = "digits", ["--help"]
+    if wants_help and name not in named:
+        name, fields = next(iter(named)), ["--help"]
     if not name or name.startswith("-"):
         raise UserError(f"a preset comes first: {_USAGE}\nPresets: {presets}.")
-    if name not in PRESETS:
-        raise UserError(f"unknown preset '{name}'{_suggestion(name, PRESETS)}\nExpected {_USAGE}. Presets: {presets}.")
-    default = PRESETS[name]()
+    if name not in named:
+        raise UserError(f"unknown preset '{name}'{_suggestion(name, named)}\nExpected {_USAGE}. Presets: {presets}.")
+    default = named[name]()
     if not wants_help:
         _require_known_fields(fields, default)
-    return _parse_fields(name, default, fields)
+    docs = {preset: inspect.getdoc(make) or "" for preset, make in named.items()}
+    listing = "\n".join(f"{preset:18}{doc.splitlines()[0]}" for preset, doc in docs.items())
+    return parse_function(
+        type(default),
+        fields,
+        prog="train.py PRESET",
+        default=default,
+        description=f"{listing}\n\nThe defaults below are those of {name}.\n\n{docs[name]}",
+    )
 
 
 def parse_function[T](
@@ -76,18 +83,7 @@ def parse_function[T](
     raise UserError(message or f"{prog} does not understand: {' '.join(arguments)}")
 
 
-def _parse_fields(preset: str, default: Config, arguments: Sequence[str]) -> Config:
-    listing = "\n".join(f"{name:18}{_docstring(name).splitlines()[0]}" for name in PRESETS)
-    return parse_function(
-        Config,
-        arguments,
-        prog="train.py PRESET",
-        default=default,
-        description=f"{listing}\n\nThe defaults below are those of {preset}.\n\n{_docstring(preset)}",
-    )
-
-
-def _require_known_fields(arguments: Iterable[str], config: Config) -> None:
+def _require_known_fields(arguments: Iterable[str], config: Any) -> None:
     known = [field.replace("_", "-") for field in flatten(to_dict(config))]
     for argument in arguments:
         field = argument.split("=")[0].removeprefix("--").replace("_", "-")
@@ -106,10 +102,6 @@ def _require_values(arguments: Sequence[str]) -> None:
         if not argument or (name.startswith("--") and equals and not value):
             field = name or (before if before.startswith("--") else "an argument")
             raise UserError(f"{field} is empty: give it a value, or leave it out.")
-
-
-def _docstring(preset: str) -> str:
-    return inspect.getdoc(PRESETS[preset]) or ""
 
 
 def _first_paragraph(box: str) -> str:

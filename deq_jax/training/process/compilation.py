@@ -1,7 +1,8 @@
 """Compiling once: ahead of the first step, and kept for the next start."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,20 @@ def require_backend() -> None:
         raise UserError(
             f"JAX finds no device{f' for JAX_PLATFORMS={asked}' if asked else ''}: {reason}.\n"
             f"Install what it needs, such as pip install '.[cuda]', or set JAX_PLATFORMS=cpu."
+        ) from error
+
+
+@contextmanager
+def told_of_memory(smaller: str) -> Iterator[None]:
+    """Turns what JAX says of too little memory into a UserError, which names the settings to make smaller."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"the device has not enough memory for this run. Try a smaller {smaller}.\n"
+            f"The device says: {str(error).splitlines()[0]}"
         ) from error
 
 

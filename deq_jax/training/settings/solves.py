@@ -96,28 +96,26 @@ class EarlyConfig:
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationSettings:
     """How the test split is evaluated; what is left out of a solve's settings is as in training."""
 
     every: int = 1
     """Epochs from one evaluation to the next; the run also ends with one."""
-    flip: bool = False
-    """Average the logits of an image and its mirror image."""
     tol: float | None = None
     """Relative residual at which a sample is done."""
     max_iter: int | None = None
     """Evaluations of f at most."""
-    radius_images: int = 16
-    """Test images whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
+    radius_samples: int = 16
+    """Test samples whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no evaluation can use."""
         require_positive(self, "every")
-        require_not_negative(self, "radius_images")
+        require_not_negative(self, "radius_samples")
         filled_from(self, SolverConfig())
 
 
-def filled_from(own: AdjointConfig | EarlyConfig | EvaluationConfig, solver: SolverConfig) -> SolverConfig:
+def filled_from(own: AdjointConfig | EarlyConfig | EvaluationSettings, solver: SolverConfig) -> SolverConfig:
     """The forward solve's settings, with those that are set in a group of its own in their place."""
     names = {field.name for field in dataclasses.fields(SolverConfig)}
     return dataclasses.replace(

@@ -5,7 +5,7 @@ import optax
 from jaxtyping import PyTree
 from optax import contrib
 
-from deq_jax.tasks.images.groups import OptimizerConfig
+from deq_jax.training.settings.update import OptimizerConfig
 
 _DIVISOR = 25.0
 """onecycle starts at this part of its highest rate; PyTorch's default."""

@@ -8,26 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, UInt8
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 import deq_jax
-from deq_jax.nn import DEQClassifier, ImageClassifier
-from deq_jax.nn.deq import prepared
+from deq_jax.training.steps.batches import count
 from deq_jax.training.steps.penalty import Penalty, jacobian
+from deq_jax.training.task import Examples, Outcome
 
-Classifier = DEQClassifier | ImageClassifier
-Images = UInt8[Array | np.ndarray, "batch height width channels"]
-Labels = Int[Array | np.ndarray, " batch"]
 Mask = Bool[Array | np.ndarray, " batch"]
 
 
 class Recipe(NamedTuple):
-    """What a training step does beside one plain gradient step on the mean cross-entropy."""
+    """What a training step does beside one plain gradient step on the mean loss."""
 
     seed: int = 0
     """Settles, with the number of the step, all that is random in it."""
-    augment: Callable[[Key[Array, ""], Images], Images] | None = None
-    label_smoothing: float = 0.0
+    augment: Callable[[Key[Array, ""], Examples], Examples] | None = None
     penalty_weight: float = 0.0
     """Weight of the penalty in the loss; 0: it is not computed."""
     penalty: Penalty = jacobian
@@ -57,8 +53,9 @@ class TrainMetrics(NamedTuple):
     """Means over the batch of one training step, measured before its update."""
 
     loss: Float[Array, ""]
-    """Cross-entropy to the labels as they are, as in an evaluation: without smoothing and penalty."""
-    accuracy: Float[Array, ""]
+    """The task's, as in an evaluation: without the penalty."""
+    metrics: dict[str, Float[Array, ""]]
+    """The task's own."""
     forward_iterations: Float[Array, ""]
     forward_residual: Float[Array, ""]
     adjoint_iterations: Float[Array, ""]
@@ -74,18 +71,19 @@ class TrainMetrics(NamedTuple):
 
 
 class EvalSums(NamedTuple):
-    """Sums over the images of a batch that count; divided by the sum of `images` they are means over a data set."""
+    """Sums over the samples of a batch that count; divided by the sum of `samples` they are means over a data set."""
 
-    images: Float[Array, ""]
+    samples: Float[Array, ""]
     loss: Float[Array, ""]
-    accuracy: Float[Array, ""]
+    metrics: dict[str, Float[Array, ""]]
+    """The task's own."""
     forward_iterations: Float[Array, ""]
     forward_residual: Float[Array, ""]
     forward_converged: Float[Array, ""]
 
 
-TrainStep = Callable[[TrainState, Images, Labels], tuple[TrainState, TrainMetrics]]
-EvalStep = Callable[[PyTree, PyTree, Images, Labels, Mask], EvalSums]
+TrainStep = Callable[[TrainState, Examples], tuple[TrainState, TrainMetrics]]
+EvalStep = Callable[[PyTree, PyTree, Examples, Mask], EvalSums]
 
 
 def create_state(
@@ -100,14 +98,15 @@ def create_state(
 
 
 def make_train_step(
-    model: Classifier,
+    model: nnx.Module,
+    loss: Callable[[Any, Examples, deq_jax.AdjointReport], Outcome],
     optimizer: optax.GradientTransformation,
     recipe: Recipe = Recipe(),  # noqa: B008
 ) -> TrainStep:
-    """The function (state, images, labels) -> (state, metrics): one update on the mean cross-entropy of a batch.
+    """The function (state, examples) -> (state, metrics): one update on the mean loss of a batch.
 
-    Images are 0 to 255 and scaled to [0, 1]. The adjoint solve's evaluations and residuals come out as the gradient of
-    `deq_jax.adjoint_report`. Jit it with `donate_argnums=0`, so that the update happens in place.
+    The adjoint solve's evaluations and residuals come out as the gradient of `deq_jax.adjoint_report`. Jit it with
+    `donate_argnums=0`, so that the update happens in place.
     """
     graph = as_graph(model, training=True)
 
@@ -115,48 +114,45 @@ def make_train_step(
         params: PyTree,
         report: deq_jax.AdjointReport,
         batch_stats: PyTree,
-        images: Images,
-        labels: Labels,
+        examples: Examples,
         key: Key[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[Any, ...]]:
         model = nnx.merge(graph, params, batch_stats)
-        x = model.inject(scaled(images))
-        solution = model.solve(x, report=report)
-        logits = model.classify(solution.value)
-        total = cross_entropy(logits, labels, recipe.label_smoothing).mean()
+        outcome = loss(model, examples, report)
+        total = (outcome.loss if outcome.objective is None else outcome.objective).mean()
         penalty = jnp.full((), jnp.nan)
         if recipe.penalty_weight:
-            cell = prepared(model.cell)
-            penalty = recipe.penalty(lambda z: cell(z, x), solution.value, key)
+            assert outcome.f is not None
+            penalty = recipe.penalty(outcome.f, outcome.solution.value, key)
             total += recipe.penalty_weight * penalty
-        loss = cross_entropy(logits, labels).mean()
-        return total, (loss, penalty, logits, solution, nnx.as_pure(nnx.state(model, nnx.BatchStat)))
+        is_solved = jnp.asarray(outcome.f is not None)
+        batch_stats = nnx.as_pure(nnx.state(model, nnx.BatchStat))
+        return total, (outcome._replace(f=None), is_solved, penalty, batch_stats)
 
-    def train_step(state: TrainState, images: Images, labels: Labels) -> tuple[TrainState, TrainMetrics]:
+    def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, TrainMetrics]:
         augment_key, penalty_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state.step))
         if recipe.augment is not None:
-            images = recipe.augment(augment_key, images)
-        no_report = deq_jax.adjoint_report(images.shape[0])
+            examples = recipe.augment(augment_key, examples)
+        no_report = deq_jax.adjoint_report(count(examples))
         value_and_grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-        (total, (loss, penalty, logits, solution, batch_stats)), (grads, report) = value_and_grad(
-            state.params, no_report, state.batch_stats, images, labels, penalty_key
+        (total, (outcome, is_solved, penalty, batch_stats)), (grads, report) = value_and_grad(
+            state.params, no_report, state.batch_stats, examples, penalty_key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if recipe.average_decay is not None:
             average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
+        solution = outcome.solution
         metrics = TrainMetrics(
-            loss=loss,
-            accuracy=_hits(logits, labels).mean(),
+            loss=outcome.loss.mean(),
+            metrics=jax.tree.map(jnp.mean, outcome.metrics),
             forward_iterations=solution.iterations.astype(jnp.float32).mean(),
             forward_residual=solution.residual.mean(),
-            adjoint_iterations=_where_solved(model, report.iterations).mean(),
-            adjoint_residual=_where_solved(model, report.residual).mean(),
-            forward_converged=_where_solved(model, _is_converged(solution.status)).mean(),
-            adjoint_converged=_where_solved(
-                model, jnp.where(jnp.isnan(report.residual), jnp.nan, _is_converged(report.status))
-            ).mean(),
+            adjoint_iterations=_where(is_solved, report.iterations).mean(),
+            adjoint_residual=_where(is_solved, report.residual).mean(),
+            forward_converged=_where(is_solved, _is_converged(solution.status)).mean(),
+            adjoint_converged=_where(is_solved & ~jnp.isnan(report.residual), _is_converged(report.status)).mean(),
             penalty=penalty,
             is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
         )
@@ -165,50 +161,38 @@ def make_train_step(
     return train_step
 
 
-def make_eval_step(model: Classifier, *, flip: bool = False) -> EvalStep:
-    """The function (params, batch_stats, images, labels, mask) -> sums over the images whose mask is True.
+def make_eval_step(model: nnx.Module, evaluate: Callable[[Any, Examples], Outcome]) -> EvalStep:
+    """The function (params, batch_stats, examples, mask) -> sums over the samples whose mask is True.
 
-    Normalisation uses the running statistics, so an image's result does not depend on its batch. With `flip` logits are
-    the mean of an image's and its mirror image's, at twice the work; the solve that is reported is the image's.
+    Normalisation uses the running statistics, so a sample's result does not depend on its batch.
     """
     graph = as_graph(model, training=False)
 
-    def eval_step(params: PyTree, batch_stats: PyTree, images: Images, labels: Labels, mask: Mask) -> EvalSums:
-        model = nnx.merge(graph, params, batch_stats)
-        logits, solution = model(scaled(images))
-        if flip:
-            logits = (logits + model(scaled(images[:, :, ::-1]))[0]) / 2
+    def eval_step(params: PyTree, batch_stats: PyTree, examples: Examples, mask: Mask) -> EvalSums:
+        outcome = evaluate(nnx.merge(graph, params, batch_stats), examples)
+        is_solved = jnp.asarray(outcome.f is not None)
+        solution = outcome.solution
 
         def total(values: Array) -> Float[Array, ""]:
             return jnp.where(mask, values.astype(jnp.float32), 0).sum()
 
         return EvalSums(
-            images=mask.astype(jnp.float32).sum(),
-            loss=total(cross_entropy(logits, labels)),
-            accuracy=total(_hits(logits, labels)),
+            samples=mask.astype(jnp.float32).sum(),
+            loss=total(outcome.loss),
+            metrics=jax.tree.map(total, outcome.metrics),
             forward_iterations=total(solution.iterations),
             forward_residual=total(solution.residual),
-            forward_converged=total(_where_solved(model, _is_converged(solution.status))),
+            forward_converged=total(_where(is_solved, _is_converged(solution.status))),
         )
 
     return eval_step
 
 
-def as_graph(model: Classifier, *, training: bool) -> nnx.GraphDef:
+def as_graph(model: nnx.Module, *, training: bool) -> nnx.GraphDef:
     """The model without its arrays, set to training or to evaluation; the model itself stays as it is."""
     copy = nnx.clone(model)
     copy.train() if training else copy.eval()
     return nnx.split(copy, nnx.Param, nnx.BatchStat)[0]
-
-
-def cross_entropy(
-    logits: Float[Array, "batch classes"], labels: Labels, smoothing: float = 0.0
-) -> Float[Array, " batch"]:
-    """Cross-entropy against labels of which a share `smoothing` is spread evenly over all classes."""
-    if not smoothing:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
-    return optax.softmax_cross_entropy(logits, targets)
 
 
 def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
@@ -221,19 +205,10 @@ def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""
     return jax.tree.map(lambda mean, value: mean + (1 - kept) * (value - mean), average, values)
 
 
-def scaled(images: Images) -> Float[Array, "batch height width channels"]:
-    """Pixels of 0 to 255 as numbers of 0 to 1."""
-    return jnp.asarray(images, jnp.float32) / 255
-
-
-def _where_solved(model: Classifier, values: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """What a solve has measured; NaN where the model has only ordinary layers, and so no solve."""
-    return values if model.cell is not None else jnp.full_like(values, jnp.nan)
+def _where(is_solved: Bool[Array, "..."], values: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """What a solve has measured; NaN where there was none, as in a model of ordinary layers alone."""
+    return jnp.where(is_solved, values, jnp.nan)
 
 
 def _is_converged(status: Array) -> Float[Array, " batch"]:
     return (status == deq_jax.Status.CONVERGED).astype(jnp.float32)
-
-
-def _hits(logits: Float[Array, "batch classes"], labels: Labels) -> Float[Array, " batch"]:
-    return (logits.argmax(-1) == labels).astype(jnp.float32)
