@@ -2,13 +2,14 @@
 
 import sys
 
-from deq_jax.training.cli import parse
+from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import reported_errors
-from deq_jax.training.terminal import lasting_output
+from deq_jax.training.process.cli import parse
+from deq_jax.training.process.terminal import lasting_output
 
 if __name__ == "__main__":
     with lasting_output(), reported_errors():
-        config = parse(sys.argv[1:])
-        from deq_jax.training.run import run  # after parsing, so that help and mistakes are answered at once
+        config = parse(sys.argv[1:], PRESETS)
+        from deq_jax.tasks.images.train import train  # after parsing, so that help and mistakes are answered at once
 
-        sys.exit(run(config))
+        sys.exit(train(config))

@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 import deq_jax
 from benchmarks import starts
 from benchmarks.problems import Problem, suite
-from deq_jax.training import environment
+from deq_jax.training.disk import environment
 
 OURS = tuple(name for name in ("forward_iteration", "anderson", "broyden") if hasattr(deq_jax, name))
 SCIPY = ("anderson", "broyden1", "newton_krylov")

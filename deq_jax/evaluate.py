@@ -16,17 +16,19 @@ from typing import Annotated, Any, Literal
 import jax
 import tyro
 
-from deq_jax.training import checkpoints
-from deq_jax.training.build import build_model, for_evaluation
-from deq_jax.training.cli import parse_function
-from deq_jax.training.compilation import require_backend, use_persistent_cache
-from deq_jax.training.config import Config
-from deq_jax.training.data import eval_batches, load
+from deq_jax.tasks.images.config import Config, settings_of
+from deq_jax.tasks.images.task import open_task
+from deq_jax.training.disk import checkpoints
+from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError, reported_errors
-from deq_jax.training.evaluation import evaluate
-from deq_jax.training.folder import read_config
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.step import create_state, make_eval_step
+from deq_jax.training.process.cli import parse_function
+from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.settings.solves import filled_from
+from deq_jax.training.steps.batches import eval_batches
+from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.solving import evaluation_model
+from deq_jax.training.steps.step import create_state, make_eval_step
 
 
 def evaluate_run(
@@ -48,43 +50,44 @@ def evaluate_run(
     Raises:
         UserError: no run, no checkpoint, no data, or a setting that no solve can use.
     """
-    config = _with_solve(read_config(run), tol, max_iter)
-    dataset = load(config.dataset, split, data_dir or config.data_dir)
-    height, width, channels = dataset.images.shape[1:]
-    model = build_model(config, (height, width, channels), dataset.num_classes)
+    config = _with_solve(read_config(run, Config), tol, max_iter)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    task, settings = open_task(config, [split]), settings_of(config)
+    model = evaluation_model(task, settings)
     # The checkpoint holds the optimiser's moments, too; how long its schedule is does not change their form.
-    optimizer = build_optimizer(config.optimizer, total_steps=1)
-    like = create_state(model, optimizer, keeps_average=config.average_decay is not None)
+    optimizer = build_optimizer(settings.optimizer, total_steps=1)
+    like = create_state(model, optimizer, keeps_average=settings.average_decay is not None)
     restored = checkpoints.restore(run, like=like)
     if restored is None:
         raise UserError(f"{run} holds no checkpoint. Start its training again to get one.")
     means = evaluate(
-        jax.jit(make_eval_step(model, flip=config.evaluation.flip)),
+        jax.jit(make_eval_step(model, task.evaluate)),
         restored.state,
-        eval_batches(dataset, config.batch_size),
+        eval_batches(task.data.splits[split], settings.batch_size),
     )
     assert means is not None
     means["converged"] = means.pop("forward_converged")
     measured = {name: value if math.isfinite(value) else None for name, value in means.items()}
-    count = int(measured.pop("images") or 0)
+    count = int(measured.pop("samples") or 0)
+    solver = filled_from(settings.evaluation, settings.solver)
     return {
         **measured,
         "count": count,
         "step": int(restored.state.step),
         "dataset": config.dataset,
         "split": split,
-        "tol": config.solver.tol,
-        "max_iter": config.solver.max_iter,
+        "tol": solver.tol,
+        "max_iter": solver.max_iter,
         "flip": config.evaluation.flip,
     }
 
 
 def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Config:
     """The configuration to evaluate by: the run's, but for what is given here."""
-    config = for_evaluation(config)
     given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
     try:
-        return dataclasses.replace(config, solver=dataclasses.replace(config.solver, **given))
+        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
     except ValueError as error:
         raise UserError(f"--{str(error).replace('_', '-')}") from error
 

@@ -19,10 +19,10 @@ def few_compiled_programs():
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """The folder of a tiny run trained to its end; compiled programs are kept where only these tests look."""
-    from deq_jax.training.run import run
+    from deq_jax.tasks.images.train import train
     from tests.runs import tiny
 
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     out = tmp_path_factory.mktemp("runs") / "finished"
-    assert run(tiny(out)) == 0
+    assert train(tiny(out)) == 0
     return out

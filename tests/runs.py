@@ -7,9 +7,9 @@ from pathlib import Path
 
 import jax
 
-from deq_jax.training.config import Config
-from deq_jax.training.groups import ModelConfig
-from deq_jax.training.solves import SolverConfig
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.groups import ModelConfig
+from deq_jax.training.settings.solves import SolverConfig
 
 # What tiny(out) is on the command line, after the preset's name.
 TINY_FIELDS = [

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax.training.augmentation import augment
+from deq_jax.tasks.images.augmentation import augment
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (200, 6, 5, 3), np.uint8)
 KEY = jax.random.key(0)

@@ -8,9 +8,9 @@ import optax
 import pytest
 from flax import nnx
 
-from deq_jax.training import checkpoints
+from deq_jax.training.disk import checkpoints
 from deq_jax.training.errors import UserError
-from deq_jax.training.step import TrainState, create_state
+from deq_jax.training.steps.step import TrainState, create_state
 
 
 class Layer(nnx.Module):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from deq_jax.training.cli import parse
+from deq_jax.tasks.images.groups import AugmentationConfig
+from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.solves import AdjointConfig
+from deq_jax.training.process.cli import parse
+from deq_jax.training.settings.solves import AdjointConfig
 from tests.runs import TINY_FIELDS, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_alone_is_that_preset(name):
-    assert parse([name]) == PRESETS[name]()
+    assert parse([name], PRESETS) == PRESETS[name]()
 
 
 def test_every_kind_of_field_can_be_given():
@@ -51,7 +51,8 @@ def test_every_kind_of_field_can_be_given():
             "True",
             "--average-decay",
             "0.99",
-        ]
+        ],
+        PRESETS,
     )
     digits = PRESETS["digits"]()
     assert config == dataclasses.replace(
@@ -70,7 +71,7 @@ def test_every_kind_of_field_can_be_given():
 
 
 def test_the_tests_own_settings_are_the_same_on_the_command_line():
-    assert parse(["digits", "--out", "x", *TINY_FIELDS]) == tiny(Path("x"))
+    assert parse(["digits", "--out", "x", *TINY_FIELDS], PRESETS) == tiny(Path("x"))
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
 )
 def test_what_is_not_understood_is_said_in_two_lines_at_most(arguments, expected):
     with pytest.raises(UserError) as error:
-        parse(arguments.split())
+        parse(arguments.split(), PRESETS)
     assert expected in str(error.value)
     assert str(error.value).count("\n") <= 1
 
@@ -105,13 +106,13 @@ def test_what_is_not_understood_is_said_in_two_lines_at_most(arguments, expected
 @pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--seed", "1", "--data-dir", ""]])
 def test_an_empty_path_is_not_taken_for_the_current_folder(arguments):
     with pytest.raises(UserError, match=r"^--(out|data-dir) is empty: give it a value, or leave it out\.$"):
-        parse(["digits", *arguments])
+        parse(["digits", *arguments], PRESETS)
 
 
 @pytest.mark.parametrize("arguments", ["--help", "cifar10-tutorial --help", "digits --epochs 3 -h"])
 def test_help_shows_presets_and_fields(arguments, capsys):
     with pytest.raises(SystemExit) as end:
-        parse(arguments.split())
+        parse(arguments.split(), PRESETS)
     assert end.value.code == 0
     printed = capsys.readouterr().out
     for word in [*PRESETS, "--epochs", "--data-dir", "--solver.tol", "--model.channels", "--adjoint.tol"]:

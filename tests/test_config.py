@@ -1,21 +1,13 @@
 import dataclasses
-import json
 from pathlib import Path
 
 import pytest
 
-from deq_jax.training.config import (
-    MAY_DIFFER,
-    Config,
-    differences,
-    flatten,
-    from_dict,
-    to_dict,
-)
-from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.solves import AdjointConfig, EarlyConfig, EvaluationConfig, SolverConfig, filled_from
+from deq_jax.tasks.images.config import Config, located, settings_of
+from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationSettings, SolverConfig, filled_from
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
 
 def test_cifar10_tutorial_is_the_chapters_run():
@@ -33,33 +25,9 @@ def test_every_preset_says_its_command_and_writes_to_its_own_folder(name):
     assert PRESETS[name]().out == Path("runs") / name
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_configuration_survives_json(name):
-    config = dataclasses.replace(
-        PRESETS[name](), data_dir=Path("data"), max_steps=7, adjoint=AdjointConfig(tol=1e-3, method="forward-iteration")
-    )
-    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
-
-
-def test_an_unknown_field_in_a_stored_configuration_is_a_user_error():
-    with pytest.raises(UserError, match="colour"):
-        from_dict(to_dict(PRESETS["digits"]()) | {"colour": "red"})
-
-
 def test_the_adjoint_follows_the_forward_solve_but_for_what_is_set():
     solver = SolverConfig(tol=1e-4, max_iter=9, m=3)
     assert filled_from(AdjointConfig(tol=1e-1), solver) == dataclasses.replace(solver, tol=1e-1)
-
-
-def test_differences_name_what_makes_another_run_and_leave_out_where_and_how_long():
-    config = PRESETS["digits"]()
-    elsewhere = dataclasses.replace(
-        config, out=Path("x"), data_dir=Path("y"), max_steps=3, checkpoint_minutes=1.0, seed=config.seed + 1
-    )
-    assert differences(config, elsewhere) == {"seed": (config.seed, config.seed + 1)}
-    other = dataclasses.replace(config, solver=SolverConfig(tol=0.5))
-    assert differences(config, other)["solver.tol"] == (config.solver.tol, 0.5)
-    assert flatten(to_dict(config)).keys() >= MAY_DIFFER
 
 
 @pytest.mark.parametrize("group", [SolverConfig, AdjointConfig])
@@ -143,3 +111,23 @@ def test_settings_that_cannot_be_are_refused_in_one_line(make, message):
     with pytest.raises(ValueError, match=message) as error:
         make()
     assert "\n" not in str(error.value)
+
+
+def test_the_run_is_given_the_settings_of_the_same_names():
+    config = dataclasses.replace(
+        PRESETS["cifar10"](),
+        seed=3,
+        max_steps=7,
+        evaluation=EvaluationConfig(every=2, flip=True, tol=0.1, max_iter=9, radius_images=5),
+    )
+    settings = settings_of(config)
+    for name in ("out", "seed", "epochs", "max_steps", "batch_size", "average_decay", "solver", "penalty", "optimizer"):
+        assert getattr(settings, name) == getattr(config, name)
+    assert settings.evaluation == EvaluationSettings(every=2, tol=0.1, max_iter=9, radius_samples=5)
+
+
+def test_data_are_found_again_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = PRESETS["cifar10"]()
+    assert located(config) == config
+    assert located(dataclasses.replace(config, data_dir=Path("data"))).data_dir == tmp_path / "data"

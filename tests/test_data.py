@@ -6,18 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deq_jax.training import cifar10, data
-from deq_jax.training.data import Dataset, epoch_order, eval_batches, load, train_batch
+from deq_jax.tasks.images import cifar10, data
+from deq_jax.tasks.images.data import load
 from deq_jax.training.errors import UserError
 
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"
 needs_cifar10 = pytest.mark.skipif(not PREPARED.is_dir(), reason="CIFAR-10 is not prepared in ../shared/data/tfds")
-
-
-def numbered(n):
-    """Images that can be told apart by their label."""
-    labels = np.arange(n, dtype=np.int32)
-    return Dataset(np.broadcast_to(labels[:, None, None, None], (n, 2, 2, 1)).astype(np.uint8), labels, n)
 
 
 def test_digits_are_bytes_over_the_whole_range_split_by_class():
@@ -39,45 +33,6 @@ def test_the_splits_of_the_digits_are_fixed_and_share_no_image():
     assert not train & test
     # Pinned: another split would make accuracies incomparable with those of earlier runs.
     assert again.labels[:10].tolist() == [1, 4, 8, 6, 5, 9, 9, 1, 3, 2]
-
-
-def test_an_epochs_order_is_a_permutation_that_seed_and_epoch_settle():
-    order = epoch_order(3, 5, 1000)
-    np.testing.assert_array_equal(np.sort(order), np.arange(1000))
-    np.testing.assert_array_equal(order, epoch_order(3, 5, 1000))
-    for other in (epoch_order(3, 6, 1000), epoch_order(4, 5, 1000), epoch_order(5, 3, 1000)):
-        assert (order != other).mean() > 0.9
-    # Pinned: a run that is continued under a later version must read on in the same order.
-    assert epoch_order(0, 0, 8).tolist() == [2, 4, 3, 6, 5, 0, 1, 7]
-
-
-def test_batch_k_of_epoch_e_needs_no_batch_before_it():
-    dataset = numbered(23)
-    in_order = [train_batch(dataset, 7, step, 5) for step in range(12)]
-    for step in (11, 4, 0, 7):
-        batch = train_batch(dataset, 7, step, 5)
-        np.testing.assert_array_equal(batch.labels, in_order[step].labels)
-        np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.labels)
-
-
-def test_a_training_epoch_reads_no_image_twice_and_leaves_the_incomplete_batch_out():
-    dataset = numbered(23)
-    batches = [train_batch(dataset, 7, step, 5) for step in range(8)]
-    for epoch in (batches[:4], batches[4:]):
-        labels = np.concatenate([batch.labels for batch in epoch])
-        assert len(set(labels.tolist())) == 20
-    assert {batch.images.shape for batch in batches} == {(5, 2, 2, 1)}
-    assert all(batch.mask.all() for batch in batches)
-
-
-@pytest.mark.parametrize("n", [1, 5, 20, 23])
-def test_evaluation_counts_every_image_exactly_once(n):
-    dataset = numbered(n)
-    batches = list(eval_batches(dataset, 5))
-    counted = np.concatenate([batch.labels[batch.mask] for batch in batches])
-    np.testing.assert_array_equal(counted, np.arange(n))
-    assert {batch.images.shape for batch in batches} == {(5, 2, 2, 1)}
-    np.testing.assert_array_equal(batches[-1].labels[~batches[-1].mask], 5 * ((n - 1) // 5))
 
 
 @pytest.mark.parametrize(("name", "split"), [("mnist", "train"), ("digits", "validation")])

@@ -12,9 +12,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deq_jax.training import cli, metrics
-from deq_jax.training.config import flatten, to_dict
-from deq_jax.training.presets import digits
+from deq_jax.tasks.images.presets import PRESETS, digits
+from deq_jax.training.disk import metrics
+from deq_jax.training.process import cli
+from deq_jax.training.settings.record import flatten, to_dict
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -56,7 +57,7 @@ def test_every_training_that_is_shown_can_be_started(page):
     for command in COMMAND.findall(text_of(page)):
         arguments = shlex.split(command, comments=True)
         if arguments[-1] != "--help":
-            cli.parse(arguments)
+            cli.parse(arguments, PRESETS)
 
 
 def test_options_and_keys_that_the_page_on_training_names_exist():
@@ -67,7 +68,7 @@ def test_options_and_keys_that_the_page_on_training_names_exist():
     assert options <= known
     table = page[page.index("| key |") :].split("\n\n")[0]
     named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert sorted(named) == sorted([*metrics.KEYS, *metrics.SHARES, *metrics.STABILITY, "step_seconds"])
+    assert sorted(named) == sorted([*metrics.KEYS, "accuracy", *metrics.SHARES, *metrics.STABILITY, "step_seconds"])
 
 
 def test_there_are_blocks():

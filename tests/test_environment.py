@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from deq_jax.training import environment
+from deq_jax.training.disk import environment
 
 
 def test_it_says_what_ran_on_what():

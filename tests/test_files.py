@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
+from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
 from deq_jax.training.errors import UserError
-from deq_jax.training.files import set_aside, write_atomically, writing_to
 
 
 def test_a_file_is_replaced_whole_and_nothing_else_is_left(tmp_path):

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import UserError
-from deq_jax.training.lock import held
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
 import pathlib, sys, time
-from deq_jax.training.lock import held
+from deq_jax.training.disk.lock import held
 with held(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

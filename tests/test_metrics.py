@@ -3,9 +3,9 @@ import json
 import jax.numpy as jnp
 import pytest
 
-from deq_jax.training import metrics
+from deq_jax.training.disk import metrics
 from deq_jax.training.errors import UserError
-from deq_jax.training.step import EvalSums, TrainMetrics
+from deq_jax.training.steps.step import TrainMetrics
 from tests.runs import records
 
 CONTRACT = {
@@ -20,24 +20,28 @@ CONTRACT = {
     "adjoint_residual",
     "seconds",
 }
+MEASURED = ("loss", "accuracy", *metrics.SOLVES)
 SHARES = ["forward_converged", "adjoint_converged"]
 
 DAMAGES = ['{"kind": "tr', "{", "\x00\x00", "5", "[]", '{"kind": "train"}', '{"step": 1}', "line of a merge"]
 
 
 def train_line(step, loss=1.0):
-    measured = dict.fromkeys(metrics.MEASURED, 0.5) | {"loss": loss}
-    return metrics.line("train", step, 1, measured, seconds=float(step), step_seconds=1.0)
+    measured = dict.fromkeys(MEASURED, 0.5) | {"loss": loss}
+    return metrics.line("train", step, 1, measured, ["accuracy"], seconds=float(step), step_seconds=1.0)
 
 
 def test_a_line_has_the_keys_of_the_contract():
     assert train_line(1).keys() == CONTRACT | {"step_seconds"}
-    assert metrics.line("eval", 1, 1, {"loss": 1.0}, seconds=2.0).keys() == CONTRACT
+    assert metrics.line("eval", 1, 1, {"loss": 1.0}, ["accuracy"], seconds=2.0).keys() == CONTRACT
 
 
 def test_shares_of_converged_solves_follow_what_the_contract_names():
-    measured = dict.fromkeys((*SHARES, *metrics.MEASURED), 0.5)
-    assert list(metrics.line("train", 1, 1, measured, seconds=2.0, step_seconds=1.0))[-3:] == ["step_seconds", *SHARES]
+    measured = dict.fromkeys((*SHARES, *MEASURED), 0.5)
+    assert list(metrics.line("train", 1, 1, measured, ["accuracy"], seconds=2.0, step_seconds=1.0))[-3:] == [
+        "step_seconds",
+        *SHARES,
+    ]
     evaluated = metrics.line("eval", 1, 1, {"loss": 1.0, "forward_converged": 0.25}, seconds=2.0)
     assert list(evaluated)[-2:] == ["seconds", "forward_converged"]
     assert evaluated["forward_converged"] == 0.25
@@ -127,20 +131,7 @@ def test_a_start_from_nothing_keeps_the_lines_of_before_in_another_file(tmp_path
 
 
 def test_training_metrics_become_numbers():
-    names = [*metrics.MEASURED, *SHARES, "penalty"]
-    measured = TrainMetrics(*(jnp.float32(k) for k in range(9)), is_finite=jnp.bool(True))
+    names = [*MEASURED, *SHARES, "penalty"]
+    loss, accuracy, *others = (jnp.float32(k) for k in range(9))
+    measured = TrainMetrics(loss, {"accuracy": accuracy}, *others, is_finite=jnp.bool(True))
     assert metrics.train_means(measured) == dict(zip(names, map(float, range(9)), strict=True))
-
-
-def test_means_over_batches_weigh_every_image_alike():
-    sums = [
-        EvalSums(
-            images=3.0, loss=6.0, accuracy=3.0, forward_iterations=30.0, forward_residual=0.3, forward_converged=3.0
-        ),
-        EvalSums(
-            images=1.0, loss=6.0, accuracy=0.0, forward_iterations=2.0, forward_residual=0.1, forward_converged=0.0
-        ),
-    ]
-    means = metrics.eval_means(sums)
-    assert means.pop("forward_residual") == pytest.approx(0.1)  # 0.4 / 4, rounded in binary
-    assert means == {"images": 4.0, "loss": 3.0, "accuracy": 0.75, "forward_iterations": 8.0, "forward_converged": 0.75}

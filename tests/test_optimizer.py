@@ -3,8 +3,8 @@ import numpy as np
 import optax
 import pytest
 
-from deq_jax.training.groups import OptimizerConfig
-from deq_jax.training.optimizer import build_optimizer, build_schedule
+from deq_jax.training.settings.update import OptimizerConfig
+from deq_jax.training.steps.optimizer import build_optimizer, build_schedule
 
 PARAMS = {"conv": jnp.ones((3, 3, 2, 4)), "linear": jnp.ones((4, 5)), "bias": jnp.ones(5)}
 METHODS = ["adam", "adamw", "sgd", "lion", "muon"]

@@ -3,25 +3,26 @@ from itertools import pairwise
 
 import pytest
 
-from deq_jax.training.groups import PenaltyConfig
-from deq_jax.training.phases import Phase, phase_of, phases_of
-from deq_jax.training.solves import AdjointConfig, EarlyConfig
+from deq_jax.tasks.images.config import settings_of
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig
+from deq_jax.training.settings.update import PenaltyConfig
+from deq_jax.training.steps.phases import Phase, phase_of, phases_of
 from tests.runs import tiny
 
 
 def penalised(config, total):
-    return [step for step in range(total) if phase_of(config, step, total).has_penalty]
+    return [step for step in range(total) if phase_of(settings_of(config), step, total).has_penalty]
 
 
 def test_a_run_without_switches_has_one_phase(tmp_path):
-    assert phases_of(tiny(tmp_path), range(100), 100) == {Phase("implicit", 6, has_penalty=False)}
+    assert phases_of(settings_of(tiny(tmp_path)), range(100), 100) == {Phase("implicit", 6, has_penalty=False)}
 
 
 def test_what_is_early_ends_at_its_share_of_the_run(tmp_path):
     early = EarlyConfig(share=0.3, adjoint_kind="phantom", max_iter=2)
     config = tiny(tmp_path, early=early, adjoint=AdjointConfig(kind="implicit"))
-    assert phase_of(config, 2, 10) == Phase("phantom", 2, has_penalty=False)
-    assert phase_of(config, 3, 10) == Phase("implicit", 6, has_penalty=False)
+    assert phase_of(settings_of(config), 2, 10) == Phase("phantom", 2, has_penalty=False)
+    assert phase_of(settings_of(config), 3, 10) == Phase("implicit", 6, has_penalty=False)
 
 
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 60), (0.5, 30), (0.1, 6)])

@@ -2,8 +2,8 @@ import jax
 import pytest
 from flax import nnx
 
-from deq_jax.training.build import build_model
-from deq_jax.training.presets import PRESETS
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.presets import PRESETS
 
 
 def parameters(name):

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax.training.build import build_model, build_recipe
-from deq_jax.training.data import load, train_batch
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.solves import SolverConfig
-from deq_jax.training.step import Recipe, create_state, cross_entropy, make_eval_step, make_train_step
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.config import settings_of
+from deq_jax.tasks.images.data import load
+from deq_jax.tasks.images.groups import AugmentationConfig
+from deq_jax.tasks.images.task import classification, classification_loss, image_task
+from deq_jax.training.programs import build_recipe
+from deq_jax.training.settings.solves import SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
+from deq_jax.training.steps.batches import train_batch
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.phases import phase_of
+from deq_jax.training.steps.step import Recipe, create_state, make_eval_step, make_train_step
 from tests.runs import tiny
 
 pytestmark = pytest.mark.xdist_group("step")
@@ -27,52 +33,51 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits", "train")
+    return load("digits", "train").examples
+
+
+def recipe_of(config):
+    """What the first step of a run with these settings does beside the plain gradient step."""
+    settings = settings_of(config)
+    task = image_task(config, {"train": load("digits", "train")})
+    return build_recipe(task, settings, phase_of(settings, 0, 1))
 
 
 @functools.cache
-def compiled_once(config, recipe):
+def compiled_once(config, recipe, smoothing):
     model, optimizer = build_model(config, (8, 8, 1), 10), build_optimizer(config.optimizer, 100)
-    return model, optimizer, jax.jit(make_train_step(model, optimizer, recipe))
+    loss = functools.partial(classification_loss, smoothing=smoothing)
+    return model, optimizer, jax.jit(make_train_step(model, loss, optimizer, recipe))
 
 
-def states_of(config, digits, recipe, steps, start=None):
+def states_of(config, digits, recipe, steps, start=None, smoothing=0.0):
     """The states before and after each of some steps, and what each of them measured."""
-    model, optimizer, step = compiled_once(config, recipe)
+    model, optimizer, step = compiled_once(config, recipe, smoothing)
     states = [start or create_state(model, optimizer, keeps_average=recipe.average_decay is not None)]
     metrics = []
     for _ in range(steps):
         batch = train_batch(digits, config.seed, int(states[-1].step), config.batch_size)
-        state, measured = step(states[-1], batch.images, batch.labels)
+        state, measured = step(states[-1], batch)
         states.append(state)
         metrics.append(jax.device_get(measured))
     return states, metrics
 
 
-def trained(*arguments, **start):
+def trained(*arguments, **options):
     """The state after some steps, and what each of them measured."""
-    states, metrics = states_of(*arguments, **start)
+    states, metrics = states_of(*arguments, **options)
     return states[-1], metrics
-
-
-def test_label_smoothing_is_the_cross_entropy_to_smoothed_labels():
-    logits, labels = jax.random.normal(jax.random.key(0), (5, 10)), np.arange(5)
-    plain, half, whole = (cross_entropy(logits, labels, smoothing) for smoothing in (0.0, 0.5, 1.0))
-    logs = np.log(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
-    np.testing.assert_allclose(plain, -logs[np.arange(5), labels], rtol=1e-5)
-    np.testing.assert_allclose(whole, -logs.mean(1), rtol=1e-5)
-    np.testing.assert_allclose(half, (plain + whole) / 2, rtol=1e-5)
 
 
 def test_label_smoothing_changes_the_update_and_not_what_is_logged(config, digits):
     plain, (measured,) = trained(config, digits, Recipe(), 1)
-    smoothed, (same,) = trained(config, digits, Recipe(label_smoothing=1.0), 1)
+    smoothed, (same,) = trained(config, digits, Recipe(), 1, smoothing=1.0)
     np.testing.assert_allclose(measured.loss, same.loss, rtol=1e-6)
     assert not np.array_equal(plain.params["head"]["kernel"], smoothed.params["head"]["kernel"])
 
 
 def test_augmentation_depends_on_the_seed_and_the_step_alone(config, digits):
-    recipe = build_recipe(dataclasses.replace(config, augmentation=AugmentationConfig(flip=True, shift=1)))
+    recipe = recipe_of(dataclasses.replace(config, augmentation=AugmentationConfig(flip=True, shift=1)))
     whole, _ = trained(config, digits, recipe, 3)
     half, _ = trained(config, digits, recipe, 1)
     resumed, _ = trained(config, digits, recipe, 2, start=half)
@@ -106,10 +111,12 @@ def test_a_flip_in_evaluation_averages_both_logits(config, digits):
     model = build_model(config, (8, 8, 1), 10)
     state = create_state(model, build_optimizer(config.optimizer, 1))
     batch = train_batch(digits, 0, 0, 60)
-    both = batch.images, batch.images[:, :, ::-1]
-    one, other = (jax.jit(make_eval_step(model, flip=True))(*state.evaluated, images, *batch[1:]) for images in both)
+    mask = np.ones(60, bool)
+    flipped = jax.jit(make_eval_step(model, functools.partial(classification, flip=True)))
+    both = batch, batch._replace(images=batch.images[:, :, ::-1])
+    one, other = (flipped(*state.evaluated, examples, mask) for examples in both)
     np.testing.assert_allclose(one.loss, other.loss, rtol=1e-5)
-    plain = jax.jit(make_eval_step(model))(*state.evaluated, *batch)
+    plain = jax.jit(make_eval_step(model, classification))(*state.evaluated, batch, mask)
     assert abs(plain.loss - one.loss) > 1e-4 * abs(one.loss)
 
 
@@ -125,7 +132,7 @@ def test_a_penalty_is_chosen_by_its_name(config):
     """Each is a mean over the batch, that of the Jacobian of the size of one number of a state."""
     z, key = jnp.ones((2, 4, 4, 3)), jax.random.key(0)
     for kind, expected in [("jacobian", 0.5**2), ("contraction", (0.5**2 + 0) / 2)]:
-        recipe = build_recipe(dataclasses.replace(config, penalty=PenaltyConfig(kind=kind, weight=1.0)))
+        recipe = recipe_of(dataclasses.replace(config, penalty=PenaltyConfig(kind=kind, weight=1.0)))
 
         def penalty(a, z, kind=kind, recipe=recipe):
             at = z if kind == "jacobian" else z.at[1].set(0)  # an equilibrium: nothing is left there
@@ -145,7 +152,7 @@ def test_the_penalty_holds_evaluations_down(config, digits, kind, weight):
     )
 
     def evaluations(penalty):
-        recipe = build_recipe(dataclasses.replace(config, penalty=penalty))
+        recipe = recipe_of(dataclasses.replace(config, penalty=penalty))
         _, metrics = trained(config, digits, recipe, 40)
         return np.mean([measured.forward_iterations for measured in metrics[-10:]])
 

@@ -8,9 +8,9 @@ from matplotlib.image import imread
 from benchmarks.report import tables, tolerances
 from benchmarks.report.__main__ import main
 from benchmarks.report.runs import read_run
-from deq_jax.training import cli
-from deq_jax.training.config import differences
-from deq_jax.training.presets import PRESETS
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.training.process import cli
+from deq_jax.training.settings.record import differences
 from tests.runs import records
 
 pytestmark = pytest.mark.xdist_group("run")
@@ -101,7 +101,7 @@ def test_every_start_of_a_run_is_told(runs):
 def test_the_command_trains_the_same_run_again(runs):
     text = tables.page([[read_run(runs / "c")]])
     command = next(line for line in text.splitlines() if line.startswith("$ python train.py"))
-    again = cli.parse(command.removeprefix("$ python train.py ").split())
+    again = cli.parse(command.removeprefix("$ python train.py ").split(), PRESETS)
     assert differences(again, read_run(runs / "c").config) == {}
     assert f"$ python -m deq_jax.evaluate {again.out}" in text
 

@@ -11,13 +11,14 @@ import numpy as np
 import optax
 import pytest
 
-from deq_jax.training import checkpoints
-from deq_jax.training.build import build_model
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.train import train
+from deq_jax.training.disk import checkpoints
 from deq_jax.training.errors import UserError
-from deq_jax.training.groups import AugmentationConfig, ModelConfig, OptimizerConfig, PenaltyConfig
-from deq_jax.training.run import run
-from deq_jax.training.solves import EarlyConfig, EvaluationConfig, SolverConfig
-from deq_jax.training.step import create_state
+from deq_jax.training.settings.solves import EarlyConfig, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
+from deq_jax.training.steps.step import create_state
 from tests.runs import TINY_FIELDS, environment, records, tiny, without_times
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +58,7 @@ def wait_for_lines(process, out, count):
 def test_a_finished_run_says_so_and_trains_nothing(finished_run, capsys):
     before = {path: path.stat().st_mtime_ns for path in (finished_run / "checkpoints").rglob("*")}
     lines = records(finished_run)
-    assert run(tiny(finished_run)) == 0
+    assert train(tiny(finished_run)) == 0
     assert "after step 7 and" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (finished_run / "checkpoints").rglob("*")} == before
     assert records(finished_run) == lines
@@ -81,7 +82,7 @@ def test_a_finished_run_is_only_read(finished_run, monkeypatch, capsys):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_to_read)
-        assert run(tiny(finished_run)) == 0
+        assert train(tiny(finished_run)) == 0
     assert "Nothing to do" in capsys.readouterr().out
     after = entries()
     assert before.pop(finished_run / ".lock")
@@ -90,11 +91,11 @@ def test_a_finished_run_is_only_read(finished_run, monkeypatch, capsys):
 
 
 def test_fewer_max_steps_than_taken_only_evaluate(tmp_path, capsys):
-    assert run(tiny(tmp_path, max_steps=6)) == 0
+    assert train(tiny(tmp_path, max_steps=6)) == 0
     # As a signal in the middle of an epoch leaves it: a checkpoint, and no evaluation yet.
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     (tmp_path / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines[:-1]))
-    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert train(tiny(tmp_path, max_steps=1)) == 0
     assert "Finished: test accuracy" in capsys.readouterr().out
     assert [(line["kind"], line["step"]) for line in records(tmp_path)[-2:]] == [("train", 6), ("eval", 6)]
 
@@ -102,18 +103,18 @@ def test_fewer_max_steps_than_taken_only_evaluate(tmp_path, capsys):
 def test_a_run_that_lost_its_checkpoints_starts_anew_and_keeps_its_metrics(finished_run, tmp_path, capsys):
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(tmp_path / "checkpoints")
-    assert run(tiny(tmp_path)) == 0
+    assert train(tiny(tmp_path)) == 0
     assert "holds no checkpoint; starting anew" in capsys.readouterr().err
     assert (tmp_path / "metrics-0.jsonl").read_bytes() == (finished_run / "metrics.jsonl").read_bytes()
     assert_same_run(tmp_path, finished_run)
 
 
 def test_max_steps_stops_with_a_checkpoint_and_an_evaluation_and_can_be_raised(finished_run, tmp_path):
-    assert run(tiny(tmp_path, max_steps=4)) == 0
+    assert train(tiny(tmp_path, max_steps=4)) == 0
     stopped = records(tmp_path)
     assert [(line["kind"], line["step"]) for line in stopped[-2:]] == [("train", 4), ("eval", 4)]
     assert final_state(tmp_path).step == 4
-    assert run(tiny(tmp_path)) == 0
+    assert train(tiny(tmp_path)) == 0
     jax.tree.map(np.testing.assert_array_equal, final_state(finished_run), final_state(tmp_path))
     continued = [line for line in records(tmp_path) if not (line["kind"] == "eval" and line["step"] == 4)]
     assert without_times(continued) == without_times(records(finished_run))
@@ -153,9 +154,9 @@ def test_a_run_with_every_switch_on_is_continued_exactly(tmp_path, finished_run)
     def seen(name):
         return without_times(line for line in records(tmp_path / name) if line["step"] != 3 or line["kind"] == "train")
 
-    assert run(everything("whole")) == 0
-    assert run(everything("parts", max_steps=3)) == 0
-    assert run(everything("parts")) == 0
+    assert train(everything("whole")) == 0
+    assert train(everything("parts", max_steps=3)) == 0
+    assert train(everything("parts")) == 0
     assert seen("whole") == seen("parts")
     lines = seen("whole")
     assert [line["forward_iterations"] <= 2 for line in lines[:-1]] == [True] * 3 + [False] * 4
@@ -176,17 +177,17 @@ def test_a_run_killed_outright_goes_on_as_if_nothing_had_happened(tmp_path, fini
     with (killed / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "train", "st')
     (killed / "checkpoints" / "41.orbax-checkpoint-tmp").mkdir()
-    assert run(tiny(killed, epochs=6)) == 0
-    assert run(tiny(whole, epochs=6)) == 0
+    assert train(tiny(killed, epochs=6)) == 0
+    assert train(tiny(whole, epochs=6)) == 0
     assert_same_run(killed, whole)
 
 
 def test_a_damaged_latest_checkpoint_costs_only_the_steps_since_the_one_before(finished_run, tmp_path, capsys):
-    assert run(tiny(tmp_path, max_steps=3)) == 0
-    assert run(tiny(tmp_path, max_steps=5)) == 0
+    assert train(tiny(tmp_path, max_steps=3)) == 0
+    assert train(tiny(tmp_path, max_steps=5)) == 0
     largest = max((tmp_path / "checkpoints" / "5").rglob("*"), key=lambda path: path.stat().st_size)
     largest.write_bytes(b"")
-    assert run(tiny(tmp_path)) == 0
+    assert train(tiny(tmp_path)) == 0
     assert "5 is damaged; continuing from step 3" in capsys.readouterr().err
     jax.tree.map(np.testing.assert_array_equal, final_state(finished_run), final_state(tmp_path))
     steps = [line["step"] for line in records(tmp_path) if line["kind"] == "train"]
@@ -202,7 +203,7 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(tmp_path):
 
 
 def test_other_data_are_refused(tmp_path):
-    assert run(tiny(tmp_path, max_steps=3)) == 0
+    assert train(tiny(tmp_path, max_steps=3)) == 0
     path = tmp_path / "environment.json"
     known = json.loads(path.read_text())
     other = {"training_images": 1000, "encoding": "JPEG"}
@@ -212,27 +213,27 @@ def test_other_data_are_refused(tmp_path):
     ):
         path.write_text(json.dumps(known | {"data": known["data"] | changes}))
         with pytest.raises(UserError, match=said):
-            run(tiny(tmp_path))
+            train(tiny(tmp_path))
     # A run of before there was a digest goes on, and has one from then on.
     path.write_text(json.dumps(known | {"data": {"training_images": 1437}}))
-    assert run(tiny(tmp_path, max_steps=4)) == 0
+    assert train(tiny(tmp_path, max_steps=4)) == 0
     resumed = json.loads(path.read_text())
     assert resumed["resumed"][0]["data"] == known["data"]
     resumed["resumed"][0]["data"]["digest"] = "0"
     path.write_text(json.dumps(resumed))
     with pytest.raises(UserError, match="was trained on other data"):
-        run(tiny(tmp_path))
+        train(tiny(tmp_path))
     # One that has no checkpoint has been trained on nothing yet.
     shutil.rmtree(tmp_path / "checkpoints")
-    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert train(tiny(tmp_path, max_steps=1)) == 0
     assert json.loads(path.read_text())["data"] == known["data"]
 
 
 def test_lost_lines_of_metrics_are_told(tmp_path, capsys):
-    assert run(tiny(tmp_path, max_steps=4)) == 0
+    assert train(tiny(tmp_path, max_steps=4)) == 0
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text("".join(lines[2:]))
-    assert run(tiny(tmp_path)) == 0
+    assert train(tiny(tmp_path)) == 0
     assert "metrics.jsonl lacks 2 of the first 4 steps" in capsys.readouterr().err
 
 

@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import pytest
 
 from deq_jax.evaluate import evaluate_run
+from deq_jax.tasks.images.groups import AugmentationConfig
+from deq_jax.tasks.images.train import train
+from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
-from deq_jax.training.groups import AugmentationConfig, OptimizerConfig
-from deq_jax.training.lock import held
-from deq_jax.training.plan import compile_programs
-from deq_jax.training.run import run
+from deq_jax.training.programs import compile_programs
+from deq_jax.training.settings.update import OptimizerConfig
 from tests.runs import records, tiny
 from tests.test_metrics import CONTRACT, SHARES
 
@@ -46,7 +47,7 @@ def test_a_run_leaves_what_it_promises(finished_run):
 
 def test_a_run_that_another_process_trains_is_left_alone(finished_run):
     with held(finished_run), pytest.raises(UserError, match="another process is training in"):
-        run(tiny(finished_run))
+        train(tiny(finished_run))
 
 
 @pytest.mark.parametrize(
@@ -57,12 +58,12 @@ def test_a_run_that_another_process_trains_is_left_alone(finished_run):
     ],
 )
 def test_a_folder_in_a_files_place_is_said_in_a_line(tmp_path, capsys, name, said):
-    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert train(tiny(tmp_path, max_steps=1)) == 0
     (tmp_path / name).unlink()
     (tmp_path / name).mkdir()
     capsys.readouterr()
     with pytest.raises(SystemExit) as end, reported_errors():
-        run(tiny(tmp_path))
+        train(tiny(tmp_path))
     assert end.value.code == 2
     assert capsys.readouterr().err == said.format(out=tmp_path) + "\n"
 
@@ -70,18 +71,18 @@ def test_a_folder_in_a_files_place_is_said_in_a_line(tmp_path, capsys, name, sai
 def test_another_configuration_in_the_same_folder_is_refused_before_anything_is_read(finished_run):
     config = dataclasses.replace(tiny(finished_run), seed=5, data_dir=Path("/nowhere"))
     with pytest.raises(UserError, match="seed 0 instead of 5"):
-        run(config)
+        train(config)
 
 
 def test_a_batch_larger_than_the_data_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="--batch-size 2000 exceeds the 1,437 training images"):
-        run(tiny(tmp_path, batch_size=2000))
+        train(tiny(tmp_path, batch_size=2000))
 
 
 def test_a_model_that_does_not_fit_the_images_is_a_user_error_and_claims_no_folder(tmp_path):
     config = tiny(tmp_path / "run")
     with pytest.raises(UserError, match="does not fit digits: pool must divide"):
-        run(dataclasses.replace(config, model=dataclasses.replace(config.model, pool=3)))
+        train(dataclasses.replace(config, model=dataclasses.replace(config.model, pool=3)))
     assert not (tmp_path / "run").exists()
 
 
@@ -93,7 +94,7 @@ def test_training_that_diverges_at_once_has_no_good_checkpoint(tmp_path):
     """A rate that no number survives: the first step is finite and leaves weights that are not of use."""
     config = tiny(tmp_path, optimizer=OptimizerConfig(learning_rate=1e38), checkpoint_minutes=1e-6)
     with pytest.raises(NonFiniteLossError, match="not finite at step 2; there is no good checkpoint yet") as error:
-        run(config)
+        train(config)
     assert str(error.value).count("\n") <= 1
     assert error.value.status == 1
     assert checkpoints_of(tmp_path) == []
@@ -102,18 +103,18 @@ def test_training_that_diverges_at_once_has_no_good_checkpoint(tmp_path):
 def test_a_network_that_its_last_step_has_broken_is_no_result(tmp_path):
     """No training step follows that would notice; the test loss does."""
     with pytest.raises(NonFiniteLossError, match="test loss is not finite after step 1; there is no good checkpoint"):
-        run(tiny(tmp_path, optimizer=OptimizerConfig(learning_rate=1e38), max_steps=1))
+        train(tiny(tmp_path, optimizer=OptimizerConfig(learning_rate=1e38), max_steps=1))
     assert checkpoints_of(tmp_path) == []
     assert records(tmp_path)[-1]["loss"] is None
 
 
 def test_too_little_memory_is_said_in_two_lines(tmp_path, monkeypatch):
-    def exhaust(plan, state):
+    def exhaust(plan, state, config):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nmore")
 
     monkeypatch.setattr("deq_jax.training.run._run", exhaust)
     with pytest.raises(UserError, match=r"smaller --batch-size.*\n.*allocating 5 bytes\.$"):
-        run(tiny(tmp_path))
+        train(tiny(tmp_path))
 
 
 def test_a_platform_that_is_not_there_is_said(tmp_path):
@@ -130,13 +131,13 @@ def test_a_platform_that_is_not_there_is_said(tmp_path):
 def test_several_devices_are_told_that_one_is_used(tmp_path, monkeypatch, capsys):
     device = jax.devices()[0]
     monkeypatch.setattr(jax, "devices", lambda: [device, device])
-    assert run(tiny(tmp_path, max_steps=1)) == 0
+    assert train(tiny(tmp_path, max_steps=1)) == 0
     assert "Training uses one of 2 devices" in capsys.readouterr().out
 
 
 def test_a_shift_beyond_the_image_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"--augmentation\.shift 8 exceeds images of 8×8 pixels"):
-        run(tiny(tmp_path, augmentation=AugmentationConfig(shift=8)))
+        train(tiny(tmp_path, augmentation=AugmentationConfig(shift=8)))
 
 
 def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, monkeypatch):
@@ -145,8 +146,8 @@ def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, m
     def breaking(plan, state, step):
         (phase, train_step), *_ = compile_programs(plan, state, step).train_steps.items()
 
-        def step_that_breaks(state, images, labels):
-            state, measured = train_step(state, images, labels)
+        def step_that_breaks(state, batch):
+            state, measured = train_step(state, batch)
             broken = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params)
             return (state._replace(params=broken) if state.step == 4 else state), measured
 
@@ -154,7 +155,7 @@ def test_training_that_diverges_later_names_the_last_good_checkpoint(tmp_path, m
 
     monkeypatch.setattr("deq_jax.training.run.compile_programs", breaking)
     with pytest.raises(NonFiniteLossError, match="not finite at step 5") as error:
-        run(tiny(tmp_path, checkpoint_minutes=1e-6))
+        train(tiny(tmp_path, checkpoint_minutes=1e-6))
     assert f"the last good checkpoint is {tmp_path / 'checkpoints' / '3'}." in str(error.value)
     assert checkpoints_of(tmp_path)[-1] == 3
     assert evaluate_run(tmp_path)["step"] == 3
@@ -171,7 +172,7 @@ def test_whenever_a_request_to_stop_is_seen_nothing_trained_is_lost(tmp_path, mo
         yield lambda: signal.SIGTERM if next(count) >= looks else None
 
     monkeypatch.setattr("deq_jax.training.run.stop_requests", seen_after_some_looks)
-    assert run(tiny(tmp_path)) == 128 + signal.SIGTERM
+    assert train(tiny(tmp_path)) == 128 + signal.SIGTERM
     steps = [line["step"] for line in records(tmp_path)]
     assert steps == list(range(1, looks + 1))
     assert checkpoints_of(tmp_path) == [looks]
@@ -183,18 +184,18 @@ def test_a_request_to_stop_before_the_first_step_trains_nothing(tmp_path, monkey
         yield lambda: signal.SIGINT
 
     monkeypatch.setattr("deq_jax.training.run.stop_requests", at_once)
-    assert run(tiny(tmp_path)) == 128 + signal.SIGINT
+    assert train(tiny(tmp_path)) == 128 + signal.SIGINT
     assert records(tmp_path) == []
 
 
 def test_an_explicit_network_reports_no_solve(tmp_path, capsys):
     config = tiny(tmp_path)
-    run(dataclasses.replace(config, model=dataclasses.replace(config.model, kind="explicit")))
+    train(dataclasses.replace(config, model=dataclasses.replace(config.model, kind="explicit")))
     printed = capsys.readouterr().out
     assert "accuracy" in printed
     assert "evaluations" not in printed
-    train, evaluation = records(tmp_path)[0], records(tmp_path)[-1]
-    for line in (train, evaluation):
+    first, evaluation = records(tmp_path)[0], records(tmp_path)[-1]
+    for line in (first, evaluation):
         assert line["forward_iterations"] == config.model.layers
         assert line["forward_residual"] is line["adjoint_iterations"] is line["adjoint_residual"] is None
         assert not line.keys() & {*SHARES, "spectral_radius"}
@@ -205,7 +206,7 @@ def test_an_explicit_network_reports_no_solve(tmp_path, capsys):
 
 def test_the_compilation_cache_of_the_user_goes_first():
     code = (
-        "from deq_jax.training.compilation import use_persistent_cache; import jax; use_persistent_cache();"
+        "from deq_jax.training.process.compilation import use_persistent_cache; import jax; use_persistent_cache();"
         "print(jax.config.jax_compilation_cache_dir)"
     )
     plain = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from deq_jax.training.signals import stop_requests
+from deq_jax.training.process.signals import stop_requests
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

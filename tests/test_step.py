@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deq_jax.training.build import build_model
-from deq_jax.training.data import eval_batches, load, train_batch
-from deq_jax.training.groups import OptimizerConfig
-from deq_jax.training.metrics import eval_means
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.solves import AdjointConfig, SolverConfig
-from deq_jax.training.step import create_state, make_eval_step, make_train_step
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.data import Examples, load
+from deq_jax.tasks.images.task import classification, classification_loss
+from deq_jax.training.settings.solves import AdjointConfig, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig
+from deq_jax.training.steps.batches import eval_batches, train_batch
+from deq_jax.training.steps.evaluation import eval_means
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.step import create_state, make_eval_step, make_train_step
 from tests.runs import tiny
 
 STEPS = 14  # two epochs
@@ -27,7 +29,7 @@ def config(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def digits():
-    return load("digits", "train")
+    return load("digits", "train").examples
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +46,11 @@ def optimizer(config):
 def trained(config, digits, model, optimizer):
     """The states and metrics of two epochs, from one trace of the step."""
     chex.clear_trace_counter()
-    step = jax.jit(chex.assert_max_traces(make_train_step(model, optimizer), n=1))
+    step = jax.jit(chex.assert_max_traces(make_train_step(model, classification_loss, optimizer), n=1))
     states, metrics = [create_state(model, optimizer)], []
     for k in range(STEPS):
         batch = train_batch(digits, config.seed, k, config.batch_size)
-        state, measured = step(states[-1], batch.images, batch.labels)
+        state, measured = step(states[-1], batch)
         states.append(state)
         metrics.append(jax.device_get(measured))
     return states, metrics
@@ -56,7 +58,7 @@ def trained(config, digits, model, optimizer):
 
 @pytest.fixture(scope="module")
 def eval_step(model):
-    return jax.jit(make_eval_step(model))
+    return jax.jit(make_eval_step(model, classification))
 
 
 def test_a_few_steps_lower_the_loss(trained):
@@ -76,7 +78,7 @@ def test_both_solves_are_reported(config, trained):
         assert 1 <= measured.adjoint_iterations <= config.solver.max_iter
         assert 0 < measured.forward_residual < 1
         assert 0 < measured.adjoint_residual < 1
-        assert 0 <= measured.accuracy <= 1
+        assert 0 <= measured.metrics["accuracy"] <= 1
         assert 0 <= measured.forward_converged <= 1
         assert 0 <= measured.adjoint_converged <= 1
         assert measured.is_finite
@@ -86,7 +88,7 @@ def first_metrics(config, digits):
     """What the first step of a run with these settings measures."""
     model, optimizer = build_model(config, (8, 8, 1), 10), build_optimizer(config.optimizer, STEPS)
     batch = train_batch(digits, config.seed, 0, config.batch_size)
-    return jax.jit(make_train_step(model, optimizer))(create_state(model, optimizer), batch.images, batch.labels)[1]
+    return jax.jit(make_train_step(model, classification_loss, optimizer))(create_state(model, optimizer), batch)[1]
 
 
 def test_the_adjoints_own_settings_are_the_adjoints_and_no_others(config, digits, trained):
@@ -135,8 +137,8 @@ def test_the_state_keeps_its_form(trained):
 def test_the_state_is_updated_in_place_and_the_model_is_not(config, digits, model, optimizer):
     batch = train_batch(digits, 0, 0, config.batch_size)
     state = create_state(model, optimizer)
-    step = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
-    step(state, batch.images, batch.labels)
+    step = jax.jit(make_train_step(model, classification_loss, optimizer), donate_argnums=0)
+    step(state, batch)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(nnx.state(model)))
 
@@ -145,13 +147,13 @@ def test_a_gradient_that_is_not_finite_is_noticed(config, digits, model, optimiz
     batch = train_batch(digits, 0, 0, config.batch_size)
     state = create_state(model, optimizer)
     broken = state._replace(params=jax.tree.map(lambda leaf: leaf * jnp.nan, state.params))
-    _, measured = jax.jit(make_train_step(model, optimizer))(broken, batch.images, batch.labels)
+    _, measured = jax.jit(make_train_step(model, classification_loss, optimizer))(broken, batch)
     assert not measured.is_finite
 
 
 def test_evaluation_is_the_mean_over_all_images_however_they_are_batched(trained, eval_step):
     """360 images in batches of 180, 100 (which does not divide them) and 7."""
-    test, state = load("digits", "test"), trained[0][-1]
+    test, state = load("digits", "test").examples, trained[0][-1]
     means = [
         eval_means(
             [
@@ -162,7 +164,7 @@ def test_evaluation_is_the_mean_over_all_images_however_they_are_batched(trained
         for batch_size in (180, 100, 7)
     ]
     for other in means[1:]:
-        assert other["images"] == 360
+        assert other["samples"] == 360
         assert other["accuracy"] == means[0]["accuracy"]
         # Float32 sums in another order, and convolutions tiled otherwise: a few hundred roundings of 6e-8.
         assert other["loss"] == pytest.approx(means[0]["loss"], rel=1e-5)
@@ -171,16 +173,16 @@ def test_evaluation_is_the_mean_over_all_images_however_they_are_batched(trained
 
 def test_what_is_masked_out_does_not_count(trained, eval_step):
     state = trained[0][-1]
-    batch = next(iter(eval_batches(load("digits", "test"), 180)))
+    examples = next(eval_batches(load("digits", "test").examples, 180)).examples
     mask = np.arange(180) < 60
-    junk = np.where(mask[:, None, None, None], batch.images, 255).astype(np.uint8)
-    wrong = np.where(mask, batch.labels, 0).astype(np.int32)
+    junk = np.where(mask[:, None, None, None], examples.images, 255).astype(np.uint8)
+    wrong = np.where(mask, examples.labels, 0).astype(np.int32)
     one, other = (
-        jax.device_get(eval_step(state.params, state.batch_stats, images, labels, mask))
-        for images, labels in ((batch.images, batch.labels), (junk, wrong))
+        jax.device_get(eval_step(state.params, state.batch_stats, batch, mask))
+        for batch in (examples, Examples(junk, wrong))
     )
     chex.assert_trees_all_equal(one, other)
-    assert one.images == 60
+    assert one.samples == 60
 
 
 def test_the_rate_follows_pytorchs_cosine():
@@ -203,8 +205,8 @@ def test_the_given_model_is_left_as_it_was(config):
     model = build_model(config, (8, 8, 1), 10)
     model.eval()
     before = nnx.split(model)
-    make_train_step(model, build_optimizer(config.optimizer, 1))
-    make_eval_step(model)
+    make_train_step(model, classification_loss, build_optimizer(config.optimizer, 1))
+    make_eval_step(model, classification)
     after = nnx.split(model)
     assert before[0] == after[0]
     chex.assert_trees_all_equal(before[1], after[1])

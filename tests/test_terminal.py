@@ -3,7 +3,7 @@ import sys
 
 CODE = """
 import sys
-from deq_jax.training.terminal import lasting_output
+from deq_jax.training.process.terminal import lasting_output
 
 sys.stdin.readline()
 with lasting_output():

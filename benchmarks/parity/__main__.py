@@ -14,7 +14,7 @@ import tyro
 from benchmarks.parity import comparison, our_side
 from benchmarks.training import batches, environments, exchange
 from benchmarks.training.exchange import Problem
-from deq_jax.training import environment
+from deq_jax.training.disk import environment
 
 
 def main(

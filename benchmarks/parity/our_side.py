@@ -15,7 +15,9 @@ from benchmarks.training.contestants import ours
 from benchmarks.training.contestants.jax_model import build_model, with_arrays
 from benchmarks.training.exchange import Problem, read
 from deq_jax import nn
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.tasks.images.data import Examples
+from deq_jax.tasks.images.task import classification_loss
+from deq_jax.training.steps.step import create_state, make_train_step
 
 
 def tight_layer(cell: nnx.Module, problem: Problem) -> nn.DEQ:
@@ -47,9 +49,9 @@ def losses(folder: Path) -> np.ndarray:
     model, optimizer = build_model(problem, ours.layer), optax.adam(rate)
     state = create_state(model, optimizer)
     state = state._replace(params=with_arrays(state.params, weights))
-    step = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
+    step = jax.jit(make_train_step(model, classification_loss, optimizer), donate_argnums=0)
     found = []
     for batch, classes in zip(images, labels, strict=True):
-        state, metrics = step(state, batch, classes)
+        state, metrics = step(state, Examples(batch, classes))
         found.append(float(metrics.loss))
     return np.array(found)

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from deq_jax.training import metrics
-from deq_jax.training.config import MAY_DIFFER, Config, flatten, to_dict
+from deq_jax.tasks.images.config import Config
+from deq_jax.training.disk import metrics
+from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
-from deq_jax.training.folder import read_config
+from deq_jax.training.settings.record import MAY_DIFFER, flatten, to_dict
 
 SHARE = 0.1
 """Early and late are the first and the last tenth of a run's steps."""
@@ -61,7 +62,7 @@ class Run(NamedTuple):
 
 def read_run(folder: Path) -> Run | None:
     """The run in a folder; None where it has not been trained to its end, or has not recorded what it ran on."""
-    config = read_config(folder)
+    config = read_config(folder, Config)
     records = metrics.read(folder / "metrics.jsonl")
     train = [record for record in records if record["kind"] == "train"]
     evals = [record for record in records if record["kind"] == "eval"]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.report.runs import SHARE, Run
-from deq_jax.training.config import Config, differences
-from deq_jax.training.presets import PRESETS
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.training.settings.record import differences
 
 SELECTION = (
     "The settings of the CIFAR-10 presets were chosen by the accuracy of short runs on the images of this very test "

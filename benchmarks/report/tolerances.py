@@ -12,8 +12,8 @@ import tyro
 
 from benchmarks.report.runs import finished
 from deq_jax.evaluate import evaluate_run
-from deq_jax.training.compilation import use_persistent_cache
 from deq_jax.training.errors import UserError
+from deq_jax.training.process.compilation import use_persistent_cache
 
 
 def main(

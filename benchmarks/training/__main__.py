@@ -15,7 +15,7 @@ from benchmarks.training import batches, exchange, reference, results
 from benchmarks.training.exchange import Problem
 from benchmarks.training.processes import ENTRIES, interpreters
 from benchmarks.training.rounds import Measured, compete
-from deq_jax.training import environment
+from deq_jax.training.disk import environment
 
 
 def main(

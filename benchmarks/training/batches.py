@@ -8,7 +8,8 @@ from flax import nnx
 from benchmarks.training.contestants.jax_model import build_model, named_arrays
 from benchmarks.training.contestants.ours import layer
 from benchmarks.training.exchange import Arrays, Problem
-from deq_jax.training import data
+from deq_jax.tasks.images.data import load
+from deq_jax.training.steps.batches import train_batch
 
 
 def draw_weights(problem: Problem) -> Arrays:
@@ -23,8 +24,8 @@ def draw_batches(problem: Problem, n: int, data_dir: Path | None = None) -> tupl
     image is as large as the model's, and grey repeated over the channels.
     """
     name = "digits" if data_dir is None else "cifar10"
-    dataset = data.load(name, "train", data_dir)
-    batches = [data.train_batch(dataset, problem.seed, k, problem.batch) for k in range(n)]
+    examples = load(name, "train", data_dir).examples
+    batches = [train_batch(examples, problem.seed, k, problem.batch) for k in range(n)]
     images = np.stack([batch.images for batch in batches])
     if data_dir is None:
         images = enlarge(images, problem.image)

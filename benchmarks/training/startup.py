@@ -22,17 +22,20 @@ COMPILE = """
 import sys, time, jax
 jax.config.update("jax_compilation_cache_dir", sys.argv[1])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-from deq_jax.training.build import build_model
-from deq_jax.training.optimizer import build_optimizer
-from deq_jax.training.presets import PRESETS
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.tasks.images.build import build_model
+from deq_jax.tasks.images.data import Examples
+from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.tasks.images.task import classification_loss
+from deq_jax.training.steps.optimizer import build_optimizer
+from deq_jax.training.steps.step import create_state, make_train_step
 config = PRESETS["cifar10-tutorial"]()
 model, optimizer = build_model(config, (32, 32, 3), 10), build_optimizer(config.optimizer, 100)
 state = create_state(model, optimizer)
 images = jax.ShapeDtypeStruct((config.batch_size, 32, 32, 3), "uint8")
-labels = jax.ShapeDtypeStruct((config.batch_size,), "int32")
+batch = Examples(images, jax.ShapeDtypeStruct((config.batch_size,), "int32"))
 start = time.perf_counter()
-jax.jit(make_train_step(model, optimizer), donate_argnums=0).lower(state, images, labels).compile()
+step = make_train_step(model, classification_loss, optimizer)
+jax.jit(step, donate_argnums=0).lower(state, batch).compile()
 print(time.perf_counter() - start)
 """
 

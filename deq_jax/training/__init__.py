@@ -1,1 +1,1 @@
-"""Training: settings, data, steps, checkpoints, logs, and the loop that ties them together."""
+"""A run of any task: the loop, and what it sets, computes, leaves on disk and says."""

@@ -19,7 +19,7 @@ class NonFiniteLossError(UserError):
 
 
 def reason(error: OSError) -> str:
-    """What the file system says, and of which file where it says that: Is a directory: runs/digits/metrics.jsonl."""
+    """What the file system says, and of which file where it says that: Is a directory: runs/mine/metrics.jsonl."""
     # Of a file that was to take another's place, that other's name means more.
     name = error.filename2 if error.filename2 is not None else error.filename
     return (error.strerror or str(error)) + ("" if name is None else f": {os.fsdecode(name)}")

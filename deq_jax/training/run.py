@@ -3,23 +3,26 @@
 import math
 import sys
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from tqdm import tqdm
 
-from deq_jax.training import checkpoints, curves, environment, metrics
-from deq_jax.training.compilation import require_backend, use_persistent_cache
-from deq_jax.training.config import Config
-from deq_jax.training.data import describe, train_batch
-from deq_jax.training.errors import NonFiniteLossError, UserError
-from deq_jax.training.folder import claim, require_same_data, require_usable
-from deq_jax.training.lock import held
-from deq_jax.training.logbook import Logbook, NotFiniteError
-from deq_jax.training.plan import Plan, compile_programs, evaluate_test_split, prepare
-from deq_jax.training.signals import stop_requests
-from deq_jax.training.step import TrainState
+from deq_jax.training.disk import checkpoints, curves, environment, metrics
+from deq_jax.training.disk.folder import claim, require_same_data, require_usable
+from deq_jax.training.disk.lock import held
+from deq_jax.training.disk.logbook import Logbook, NotFiniteError
+from deq_jax.training.errors import NonFiniteLossError
+from deq_jax.training.plan import Plan, prepare
+from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.process.signals import stop_requests
+from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
+from deq_jax.training.settings.settings import Settings
+from deq_jax.training.steps.batches import count, train_batch
+from deq_jax.training.steps.step import TrainState
+from deq_jax.training.task import Task
 
 _SECONDS_BETWEEN_CURVES = 60.0
 
@@ -33,47 +36,46 @@ class _Start(NamedTuple):
     is_evaluated: bool
 
 
-def run(config: Config) -> int:
-    """Trains, or continues, the run in `config.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
+def run(open_task: Callable[[], Task], settings: Settings, config: Any = None) -> int:
+    """Trains, or continues, the run in `settings.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
 
     On a CPU a continued run ends with the very parameters of an uninterrupted one.
 
+    Args:
+        open_task: gives the task, once the folder is known to be usable.
+        settings: what the run takes.
+        config: all that makes this run another than others, a frozen dataclass, as config.json keeps it; the settings
+            where it is None.
+
     Raises:
         UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX
-            finds no device, or too little memory on it.
+            finds no device.
         NonFiniteLossError: training diverged.
     """
+    out, config = settings.out, settings if config is None else config
     require_backend()
     use_persistent_cache()
-    require_usable(config)
-    try:
-        plan, state = prepare(config)
-        with held(config.out):
-            require_usable(config)  # again: another process may have begun, and ended, in the meantime
-            return _run(plan, state)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            "the device has not enough memory for this run. Try a smaller --batch-size, --model.channels or "
-            f"--solver.m with another --out.\nThe device says: {str(error).splitlines()[0]}"
-        ) from error
+    require_usable(out, config)
+    plan, state = prepare(open_task(), settings)
+    with held(out):
+        require_usable(out, config)  # again: another process may have begun, and ended, in the meantime
+        return _run(plan, state, config)
 
 
-def _run(plan: Plan, state: TrainState) -> int:
-    config = plan.config
-    start = _find_start(config, state)
+def _run(plan: Plan, state: TrainState, config: Any) -> int:
+    out, data = plan.settings.out, plan.task.data
+    start = _find_start(out, state)
     if start.step >= plan.last_step and start.is_evaluated:
-        print(f"{config.out} is finished: {_result(config)}. Nothing to do.")
+        print(f"{out} is finished: {_result(out, plan.task.metrics)}. Nothing to do.")
         return 0
-    data = describe(plan.train, plan.test)
+    described = environment.describe_data(data)
     if start.step:
-        require_same_data(config, data)
-    claim(config)
-    _clear_way(config, start.step)
+        require_same_data(out, described, data.unit, data.remedy)
+    claim(out, config)
+    _clear_way(out, start.step)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     print(
-        f"{config.dataset}: {len(plan.train.labels):,} training and {len(plan.test.labels):,} test images. "
+        f"{data.name}: {count(data.splits['train']):,} training and {count(data.splits['test']):,} test {data.unit}. "
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else "."),
         flush=True,
@@ -81,43 +83,43 @@ def _run(plan: Plan, state: TrainState) -> int:
     if len(jax.devices()) > 1:
         print(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.", flush=True)
     began = time.monotonic() - start.seconds
-    plan = compile_programs(plan, start.state, start.step)
+    programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
     print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
     environment.write(
-        config.out / "environment.json",
+        out / "environment.json",
         environment.describe()
         | {
             "parameters": parameters,
             "compile_seconds": round(compile_seconds, 3),
-            "data": data,
+            "data": described,
         },
         is_anew=not start.step,
     )
-    signal = _train(plan, start, lambda: time.monotonic() - began)
-    curves.draw(config.out)
+    signal = _train(plan, programs, start, lambda: time.monotonic() - began)
+    curves.draw(out)
     if signal is not None:
         print("Stopped. The same command continues.")
         return 128 + signal
-    print(f"Finished: {_result(config)}. See {config.out / 'curves.png'}")
+    print(f"Finished: {_result(out, plan.task.metrics)}. See {out / 'curves.png'}")
     return 0
 
 
-def _find_start(config: Config, state: TrainState) -> _Start:
+def _find_start(out: Path, state: TrainState) -> _Start:
     """The latest readable checkpoint, or else `state`. Writes nothing: a finished run may lie in a read-only folder."""
-    restored = checkpoints.restore(config.out, like=state)
+    restored = checkpoints.restore(out, like=state)
     state, seconds = restored or (state, 0.0)
     step = int(state.step)
-    records = [record for record in metrics.read(config.out / "metrics.jsonl") if record["step"] <= step]
+    records = [record for record in metrics.read(out / "metrics.jsonl") if record["step"] <= step]
     is_evaluated = any(record["kind"] == "eval" and record["step"] == step for record in records)
     # An evaluation after the checkpoint has taken its time, too.
     return _Start(state, step, max([seconds, *(record["seconds"] for record in records[-1:])]), is_evaluated)
 
 
-def _clear_way(config: Config, step: int) -> None:
+def _clear_way(out: Path, step: int) -> None:
     """Moves what later steps have left out of the way of those that write it again; says what is missing before."""
-    checkpoints.set_aside_after(config.out, step)
-    path = config.out / "metrics.jsonl"
+    checkpoints.set_aside_after(out, step)
+    path = out / "metrics.jsonl"
     metrics.drop_after(path, step)
     missing = step - len({record["step"] for record in metrics.read(path) if record["kind"] == "train"})
     if missing:
@@ -127,26 +129,26 @@ def _clear_way(config: Config, step: int) -> None:
         )
 
 
-def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
+def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], float]) -> int | None:
     """Takes the run to its last step. Returns the signal that stopped it before, or None."""
-    config, state = plan.config, start.state
+    settings, out, state = plan.settings, plan.settings.out, start.state
     with (
         stop_requests() as stop,
-        checkpoints.opened(config.out) as manager,
+        checkpoints.opened(out) as manager,
         tqdm(
             total=max(plan.last_step, start.step), initial=start.step, unit="step", dynamic_ncols=True, disable=None
         ) as bar,
     ):
-        logbook = Logbook(config.out / "metrics.jsonl", bar, clock, plan.epoch_of)
+        logbook = Logbook(out / "metrics.jsonl", bar, clock, plan.epoch_of, plan.task.metrics)
 
         def evaluate_on_test(state: TrainState, step: int) -> None:
-            means = evaluate_test_split(plan, state, is_cancelled=lambda: stop() is not None)
+            means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: stop() is not None)
             if means is None:
                 return
             logbook.evaluated(step, means)
             if not math.isfinite(means["loss"]):
                 # No training step may follow that would notice.
-                raise _diverged(config, f"the test loss is not finite after step {step:,}", step + 1)
+                raise _diverged(out, f"the test loss is not finite after step {step:,}", step + 1)
 
         if plan.evaluates_at(start.step) and not start.is_evaluated:
             evaluate_on_test(state, start.step)
@@ -154,23 +156,23 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
         if stop() is not None:
             return stop()
         for step in range(start.step + 1, plan.last_step + 1):
-            batch = train_batch(plan.train, config.seed, step - 1, config.batch_size)
+            batch = train_batch(plan.task.data.splits["train"], settings.seed, step - 1, settings.batch_size)
             started = clock()
-            state, measured = plan.train_step_of(step)(state, batch.images, batch.labels)
+            state, measured = programs.train_steps[plan.phase_of(step)](state, batch)
             try:
                 logbook.dispatched(step, measured, started)
                 ends = plan.ends_at(step)
-                if not (ends or stop() is not None or clock() - saved > 60 * config.checkpoint_minutes):
+                if not (ends or stop() is not None or clock() - saved > 60 * settings.checkpoint_minutes):
                     continue
                 logbook.settle()
             except NotFiniteError as error:
-                raise _diverged(config, str(error), error.step) from error
+                raise _diverged(out, str(error), error.step) from error
             checkpoints.save(manager, state, clock())
             saved = clock()
             if plan.evaluates_at(step):
                 evaluate_on_test(state, step)
                 if clock() - drawn > _SECONDS_BETWEEN_CURVES:
-                    curves.draw(config.out)
+                    curves.draw(out)
                     drawn = clock()
             # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
             if stop() is not None:
@@ -178,26 +180,28 @@ def _train(plan: Plan, start: _Start, clock: Callable[[], float]) -> int | None:
         return stop()
 
 
-def _diverged(config: Config, what: str, failed: int) -> NonFiniteLossError:
+def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
     """Names the last good checkpoint, and sets aside those that are none, so that an evaluation reads it.
 
     The step that failed has measured the state before its own update, so a checkpoint of that state is as broken; only
     earlier ones have been followed by a step that went well.
     """
-    good = checkpoints.latest_before(config.out, failed - 1)
-    checkpoints.set_aside_after(config.out, good or 0)
+    good = checkpoints.latest_before(out, failed - 1)
+    checkpoints.set_aside_after(out, good or 0)
     named = (
         "there is no good checkpoint yet"
         if good is None
-        else f"the last good checkpoint is {checkpoints.folder_of(config.out, good)}"
+        else f"the last good checkpoint is {checkpoints.folder_of(out, good)}"
     )
     return NonFiniteLossError(
         f"{what}; {named}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
     )
 
 
-def _result(config: Config) -> str:
-    records = metrics.read(config.out / "metrics.jsonl")
+def _result(out: Path, units: Mapping[str, str]) -> str:
+    """The last evaluation's first metric, the loss where the task has none."""
+    records = metrics.read(out / "metrics.jsonl")
     last = next(record for record in reversed(records) if record["kind"] == "eval")
-    accuracy = "unknown" if last["accuracy"] is None else f"{last['accuracy']:.2%}"
-    return f"test accuracy {accuracy} after step {last['step']:,} and {last['seconds']:.0f} s"
+    name, unit = next(iter(units.items()), ("loss", ""))
+    value = "unknown" if last.get(name) is None else metrics.said(last[name], unit)
+    return f"test {name} {value} after step {last['step']:,} and {last['seconds']:.0f} s"

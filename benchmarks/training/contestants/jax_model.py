@@ -18,7 +18,9 @@ from benchmarks.training.ticks import count_calls, count_products, counts
 from deq_jax.nn import DEQClassifier
 from deq_jax.nn.cells import SMALL
 from deq_jax.solution import Solution, Status
-from deq_jax.training.step import create_state, make_train_step
+from deq_jax.tasks.images.data import Examples
+from deq_jax.tasks.images.task import classification_loss
+from deq_jax.training.steps.step import create_state, make_train_step
 
 MakeLayer = Callable[[nnx.Module, Problem], nnx.Module]
 Solve = Callable[[Callable[..., Array], PyTree, PyTree, Problem], Array]
@@ -142,7 +144,7 @@ class JaxContestant:
         state = create_state(model, optimizer)
         # Copies, because a step gives the arrays of its state away.
         self.initial = lambda: jax.tree.map(jnp.copy, state._replace(params=with_arrays(state.params, self.weights)))
-        self.train = jax.jit(make_train_step(model, optimizer), donate_argnums=0)
+        self.train = jax.jit(make_train_step(model, classification_loss, optimizer), donate_argnums=0)
         self.reset()
 
     def reset(self) -> None:
@@ -151,7 +153,7 @@ class JaxContestant:
 
     def step(self, k: int) -> None:
         """One training step; see :class:`benchmarks.training.worker.Contestant`."""
-        self.state, metrics = self.train(self.state, self.images[k], self.labels[k])
+        self.state, metrics = self.train(self.state, Examples(self.images[k], self.labels[k]))
         jax.block_until_ready((self.state, metrics))
 
     def inspect(self, k: int) -> tuple[dict[str, int], Arrays]:

@@ -1,0 +1,1 @@
+"""Classification of images: data, model, loss, presets."""

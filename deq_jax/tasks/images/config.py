@@ -1,0 +1,75 @@
+"""Every setting of a run that learns to classify images.
+
+The docstring under a field is its help on the command line: `python train.py --help`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.training.settings.settings import Settings
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
+
+
+@dataclass(frozen=True)
+class Config:
+    """A training run: what to train, on what, for how long, and where to keep it."""
+
+    dataset: Literal["digits", "cifar10"]
+    """digits ships with scikit-learn; cifar10 comes through tensorflow-datasets."""
+    out: Path
+    """Folder of the run. Starting the same command again continues it."""
+    data_dir: Path | None = None
+    """Folder of prepared TFDS data sets, the one that holds cifar10/. None: TFDS's own default."""
+    seed: int = 0
+    """Settles the initial weights and the order of the images; below 2**32."""
+    epochs: int = 50
+    """Passes over the training split; the rate's schedule spans them."""
+    max_steps: int | None = None
+    """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
+    batch_size: int = 100
+    """Images a step. An epoch's incomplete last batch is left out."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over all classes in training."""
+    average_decay: float | None = None
+    """Evaluate the moving average of weights, of which this share is kept every step. None: the weights themselves."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    adjoint: AdjointConfig = field(default_factory=AdjointConfig)
+    early: EarlyConfig = field(default_factory=EarlyConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a run that cannot be."""
+        settings_of(self)
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be a share from 0 to below 1, but is {self.label_smoothing}")
+        if self.penalty.weight and self.model.kind == "explicit":
+            raise ValueError("penalty.weight needs an equilibrium, but model.kind is explicit")
+        if self.early.share and self.model.kind == "explicit":
+            raise ValueError("early.share needs an equilibrium, but model.kind is explicit")
+
+
+def settings_of(config: Config) -> Settings:
+    """What a run, which knows no images, sees of the configuration.
+
+    Raises:
+        ValueError: a run cannot be so.
+    """
+    shared = {name: getattr(config, name) for name in Settings.names() if name != "evaluation"}
+    return Settings(**shared, evaluation=config.evaluation.of_any_task())
+
+
+def located(config: Config) -> Config:
+    """The configuration with its data_dir absolute, to be found from any other folder."""
+    if config.data_dir is None:
+        return config
+    return dataclasses.replace(config, data_dir=config.data_dir.absolute())

@@ -1,0 +1,108 @@
+"""The groups of settings that are about images: the network, what is done to its images, and how it is evaluated.
+
+The docstring under a field is its help on the command line: `python train.py --help`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deq_jax.training.settings.checks import require_not_negative, require_positive
+from deq_jax.training.settings.solves import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The classifier: a stem, one equilibrium of a cell or ordinary layers in its place, pooling, a linear head."""
+
+    kind: Literal["chapter", "deq", "explicit"] = "chapter"
+    """The chapter's; one with a stem before the equilibrium; or its explicit counterpart, of ordinary layers."""
+    channels: int = 48
+    """Channels of the equilibrium state z, and of the ordinary layers."""
+    inner_channels: int = 64
+    """Channels between the cell's two convolutions."""
+    num_groups: int = 8
+    """Groups of the cell's group normalisations; divides both channel counts."""
+    kernel_size: int = 3
+    """Side of every convolution's kernel, in pixels; odd."""
+    pool: int | None = 8
+    """Side of the average-pooling window before the head, in pixels; divides the state's side. None: the whole."""
+    cell: Literal["resnet", "pre-activation", "injection"] = "resnet"
+    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; or
+    that with weights for the injection alone, outside the solve."""
+    max_gain: float | None = None
+    """Bound of each output channel's kernel norm in the cell; None: plain kernels."""
+    stem: tuple[int, ...] = ()
+    """Channels of the stem's layers (convolution, norm, ReLU) before the convolution that makes the injection."""
+    stem_factors: tuple[int, ...] = ()
+    """By how much each of the stem's layers makes the image smaller."""
+    downsampling: Literal["average", "max", "stride"] = "average"
+    """How the stem makes images smaller."""
+    layers: int = 2
+    """Ordinary layers of the explicit counterpart."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a setting that no model can have."""
+        require_positive(self, "channels", "inner_channels", "num_groups", "kernel_size", "layers")
+        for name in ("pool", "max_gain"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
+        for name in ("channels", "inner_channels"):
+            if getattr(self, name) % self.num_groups:
+                raise ValueError(
+                    f"num_groups must divide {name}, but {getattr(self, name)} / {self.num_groups} leaves a remainder"
+                )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
+        if len(self.stem) != len(self.stem_factors):
+            raise ValueError(
+                f"stem_factors must be as many as stem, but there are {len(self.stem_factors)} for {len(self.stem)}"
+            )
+        if min((*self.stem, *self.stem_factors), default=1) < 1:
+            raise ValueError("stem and stem_factors must be positive")
+        if self.kind == "chapter" and (self.stem or self.cell != "resnet" or self.max_gain or self.pool is None):
+            raise ValueError("kind chapter has no stem, cell or max_gain to choose, and a pool; choose kind deq")
+        if self.kind == "explicit" and self.cell == "injection":
+            raise ValueError("kind explicit has layers without an injection; choose cell pre-activation or resnet")
+        if self.downsampling != "average" and not self.stem:
+            raise ValueError(f"downsampling is {self.downsampling}, but there is no stem to make images smaller")
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What is done to the images of a training step, at random, each image on its own."""
+
+    flip: bool = False
+    """Mirror one image in two, left to right."""
+    shift: int = 0
+    """Move by up to this many pixels along each side."""
+    padding: Literal["reflect", "zero"] = "reflect"
+    """What moves in from beyond the edge."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a shift that is none."""
+        require_not_negative(self, "shift")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the test split is evaluated; what is left out of a solve's settings is as in training."""
+
+    every: int = 1
+    """Epochs from one evaluation to the next; the run also ends with one."""
+    flip: bool = False
+    """Average the logits of an image and its mirror image."""
+    tol: float | None = None
+    """Relative residual at which a sample is done."""
+    max_iter: int | None = None
+    """Evaluations of f at most."""
+    radius_images: int = 16
+    """Test images whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a setting that no evaluation can use."""
+        require_not_negative(self, "radius_images")  # under its own name
+        self.of_any_task()
+
+    def of_any_task(self) -> EvaluationSettings:
+        """What a run, which knows no images, sees of them."""
+        return EvaluationSettings(self.every, self.tol, self.max_iter, self.radius_images)

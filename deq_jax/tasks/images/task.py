@@ -1,0 +1,114 @@
+"""Classification of images as a task: its data, its loss and its evaluation, for a run that knows no images."""
+
+import functools
+from collections.abc import Iterable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.nn.deq import prepared
+from deq_jax.tasks.images.augmentation import augment
+from deq_jax.tasks.images.build import Classifier, build_model
+from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.data import Dataset, Examples, Images, Labels, load
+from deq_jax.training.errors import UserError
+from deq_jax.training.task import Data, Outcome, Task
+
+
+def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task:
+    """The task that the settings describe, these splits of its data read.
+
+    Raises:
+        UserError: the data or the settings do not fit.
+    """
+    return image_task(config, {split: load(config.dataset, split, config.data_dir) for split in splits})
+
+
+def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
+    """The task on data that are there already; raises as `open_task` does."""
+    first = next(iter(splits.values()))
+    height, width, channels = first.images.shape[1:]
+    changes = config.augmentation
+    if changes.shift >= min(height, width):
+        raise UserError(f"--augmentation.shift {changes.shift} exceeds images of {height}×{width} pixels.")
+
+    def model(solver: Solver, adjoint: Adjoint, rngs: nnx.Rngs) -> Classifier:
+        return build_model(config, (height, width, channels), first.num_classes, solver, adjoint, rngs)
+
+    def changed(key: Key[Array, ""], examples: Examples) -> Examples:
+        images = augment(key, examples.images, flip=changes.flip, shift=changes.shift, padding=changes.padding)
+        return examples._replace(images=images)
+
+    return Task(
+        data=Data(
+            {split: dataset.examples for split, dataset in splits.items()},
+            name=config.dataset,
+            unit="images",
+            encoding=first.encoding,
+            remedy="Give the --data-dir that it was started with",
+        ),
+        model=model,
+        loss=functools.partial(classification_loss, smoothing=config.label_smoothing),
+        evaluate=functools.partial(classification, flip=config.evaluation.flip),
+        augment=changed if changes.flip or changes.shift else None,
+        metrics={"accuracy": "%"},
+    )
+
+
+def classification_loss(
+    model: Classifier, examples: Examples, report: AdjointReport, smoothing: float = 0.0
+) -> Outcome:
+    """Cross-entropy to the labels as they are; training makes that to labels smoothed by `smoothing` small."""
+    logits, outcome = _classified(model, examples, report)
+    if not smoothing:
+        return outcome
+    return outcome._replace(objective=cross_entropy(logits, examples.labels, smoothing))
+
+
+def classification(model: Classifier, examples: Examples, *, flip: bool = False) -> Outcome:
+    """Cross-entropy and accuracy of every image.
+
+    With `flip` logits are the mean of an image's and its mirror image's, at twice the work; the solve that is reported
+    is the image's.
+    """
+    logits, outcome = _classified(model, examples)
+    if not flip:
+        return outcome
+    logits = (logits + model(scaled(examples.images[:, :, ::-1]))[0]) / 2
+    return outcome._replace(**_judged(logits, examples.labels))
+
+
+def cross_entropy(
+    logits: Float[Array, "batch classes"], labels: Labels, smoothing: float = 0.0
+) -> Float[Array, " batch"]:
+    """Cross-entropy against labels of which a share `smoothing` is spread evenly over all classes."""
+    if not smoothing:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    targets = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), smoothing)
+    return optax.softmax_cross_entropy(logits, targets)
+
+
+def scaled(images: Images) -> Float[Array, "batch height width channels"]:
+    """Pixels of 0 to 255 as numbers of 0 to 1."""
+    return jnp.asarray(images, jnp.float32) / 255
+
+
+def _classified(
+    model: Classifier, examples: Examples, report: AdjointReport | None = None
+) -> tuple[Float[Array, "batch classes"], Outcome]:
+    x = model.inject(scaled(examples.images))
+    solution = model.solve(x, report=report)
+    logits = model.classify(solution.value)
+    cell = prepared(model.cell)
+    f = None if cell is None else lambda z: cell(z, x)
+    return logits, Outcome(solution=solution, f=f, **_judged(logits, examples.labels))
+
+
+def _judged(logits: Float[Array, "batch classes"], labels: Labels) -> dict:
+    """The fields of an outcome that are a matter of the logits alone."""
+    hits = (logits.argmax(-1) == labels).astype(jnp.float32)
+    return {"loss": cross_entropy(logits, labels), "metrics": {"accuracy": hits}}

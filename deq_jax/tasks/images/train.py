@@ -1,0 +1,14 @@
+"""What train.py does with a configuration: it opens the task, and hands it to the run."""
+
+import functools
+
+from deq_jax.tasks.images.config import Config, located, settings_of
+from deq_jax.tasks.images.task import open_task
+from deq_jax.training.process.compilation import told_of_memory
+from deq_jax.training.run import run
+
+
+def train(config: Config) -> int:
+    """Trains, or continues, the run in `config.out`; returns and raises as `run.run` does."""
+    with told_of_memory("--batch-size, --model.channels or --solver.m with another --out"):
+        return run(functools.partial(open_task, config), settings_of(config), located(config))

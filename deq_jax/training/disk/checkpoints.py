@@ -1,0 +1,153 @@
+"""Checkpoints of a run: saved whole or not at all, verified before they are believed.
+
+Orbax writes each one to a temporary folder and renames it. It does not notice a byte that changed on disk, nor does it
+read a torn file quietly, so every checkpoint carries the digests of its files and is checked against them first.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
+from deq_jax.training.disk.orbax import write
+from deq_jax.training.errors import UserError
+from deq_jax.training.steps.step import TrainState
+
+KEPT = 3
+_SEAL = "seal.json"
+
+
+class Restored(NamedTuple):
+    """A state, and the seconds of training that led to it."""
+
+    state: TrainState
+    seconds: float
+
+
+def opened(run: Path) -> ocp.CheckpointManager:
+    """The writer of `run`/checkpoints, which keeps the last three. Close it, or use it in a `with`."""
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=preservation_policy.LatestN(KEPT),
+        cleanup_tmp_directories=True,
+        # A checkpoint is under a megabyte and takes 50 ms: not worth a thread that could lose it at exit.
+        enable_async_checkpointing=False,
+    )
+    with writing_to(run):
+        return ocp.CheckpointManager(_folder(run).absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, seconds: float) -> None:
+    """Saves the state under its step, and drops the oldest beyond those kept.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    step = int(state.step)
+    folder = Path(manager.directory) / str(step)
+    with writing_to(folder.parent.parent):
+        write(manager, step, state)
+        seal = {"step": step, "seconds": seconds, "form": _form(state), "files": _digests(folder)}
+        write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
+
+
+def restore(run: Path, like: TrainState) -> Restored | None:
+    """The latest readable checkpoint of a run, in the structure of `like`; None where there is none yet.
+
+    A damaged one is passed over with a line on stderr. Nothing is written.
+
+    Raises:
+        UserError: every checkpoint is damaged, or the latest sound one is not of this model.
+    """
+    damaged = []
+    for step in reversed(_steps(run)):
+        folder = folder_of(run, step)
+        seal = _read_seal(folder)
+        if seal is None or not _is_intact(folder, seal):
+            damaged.append(folder)
+            continue
+        for other in damaged:
+            print(f"warning: {other} is damaged; continuing from step {step}.", file=sys.stderr)
+        if seal["form"] != _form(like):
+            raise UserError(
+                f"{folder} is of another model than the run's configuration now gives: was deq_jax updated?"
+            )
+        return Restored(_read(folder, like), seal["seconds"])
+    # One without a seal was still being written when the run ended, so a run with no other has simply not begun.
+    if any((folder / _SEAL).exists() for folder in damaged):
+        raise UserError(
+            f"no checkpoint in {_folder(run)} is readable: {', '.join(folder.name for folder in damaged)}.\n"
+            f"Bring one back from a copy, or start afresh with another --out."
+        )
+    return None
+
+
+def latest_before(run: Path, step: int) -> int | None:
+    """The step of the latest checkpoint before another step; None where there is none."""
+    return max((earlier for earlier in _steps(run) if earlier < step), default=None)
+
+
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return _folder(run) / str(step)
+
+
+def set_aside_after(run: Path, step: int) -> None:
+    """Renames the checkpoints of later steps, so that `restore` passes over them and they can be saved anew."""
+    with writing_to(run):
+        for later in _steps(run):
+            if later > step:
+                set_aside(folder_of(run, later), f"damaged-{later}-{{}}")
+
+
+def _folder(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def _steps(run: Path) -> list[int]:
+    folder = _folder(run)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder of checkpoints; move it away.")
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
+
+
+def _read(folder: Path, like: TrainState) -> TrainState:
+    # Neither folders nor files are made: an evaluation may read a run that it cannot write.
+    options = ocp.CheckpointManagerOptions(create=False, save_root_metadata=False, enable_async_checkpointing=False)
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    with ocp.CheckpointManager(folder.parent.absolute(), options=options) as manager:
+        return manager.restore(int(folder.name), args=ocp.args.StandardRestore(abstract))
+
+
+def _read_seal(folder: Path) -> dict | None:
+    try:
+        seal = json.loads((folder / _SEAL).read_text())
+        return seal if {"files", "form", "seconds"} <= seal.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _form(state: TrainState) -> dict[str, str]:
+    """Type and shape of every array, by its place in the state."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): str(jax.typeof(leaf)) for path, leaf in leaves}
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a checkpoint but its seal."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SEAL)
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+
+
+def _is_intact(folder: Path, seal: dict) -> bool:
+    """Whether every file of the seal is as it was; what a file manager or a network drive has added does not matter."""
+    return all((folder / name).is_file() and _digest(folder / name) == digest for name, digest in seal["files"].items())
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,106 @@
+"""environment.json: what ran, on what."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from deq_jax.training.disk.files import write_atomically, writing_to
+from deq_jax.training.steps.batches import count
+from deq_jax.training.task import Data
+
+_PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
+
+
+def describe() -> dict[str, Any]:
+    """Versions, devices, commit, platform and command line of this process."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpu_count": _usable_cores(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "git": _git(),
+    }
+
+
+def describe_data(data: Data) -> dict[str, Any]:
+    """What tells these data from others: numbers of samples, how they were stored, and a digest."""
+    train, test = data.splits["train"], data.splits["test"]
+    digest = hashlib.sha256()
+    for array in jax.tree.leaves((train, test)):
+        digest.update(np.ascontiguousarray(array).data)
+    return {
+        f"training_{data.unit}": count(train),
+        f"test_{data.unit}": count(test),
+        "encoding": data.encoding,
+        "digest": digest.hexdigest(),
+    }
+
+
+def write(path: Path, description: dict[str, Any], *, is_anew: bool) -> None:
+    """Writes the description of a run's first start; those of later starts are added to its list "resumed".
+
+    A start anew, from step 0, is a first one: those before it have led to nothing.
+    """
+    first = {**description, "resumed": []}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        if not is_anew:
+            known = json.loads(path.read_text())
+            known["resumed"].append(description)
+            first = known
+    with writing_to(path.parent):
+        write_atomically(path, json.dumps(first, indent=2) + "\n")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _usable_cores() -> int | None:
+    """The cores that this process may use: fewer than the machine's where it was started so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def _cpu() -> str | None:
+    """The processor's name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit of the sources and whether they differ from it; None where they are not in a git checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    commit, changes = _git_output(root, "rev-parse", "HEAD"), _git_output(root, "status", "--porcelain")
+    return {"commit": commit, "dirty": bool(changes)} if commit is not None else None
+
+
+def _git_output(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return None

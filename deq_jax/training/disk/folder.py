@@ -1,0 +1,75 @@
+"""A run's folder: whose it is, and the configuration that it holds, a frozen dataclass of settings and of groups."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deq_jax.training.disk.files import write_atomically, writing_to
+from deq_jax.training.errors import UserError
+from deq_jax.training.settings.record import differences, from_dict, to_dict
+
+
+def require_usable(out: Path, config: Any) -> None:
+    """Raises UserError where the folder holds a run of another configuration, or something that is no run."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder.")
+    if (out / "config.json").exists():
+        different = differences(read_config(out, type(config)), config)
+        if different:
+            fields = ", ".join(f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in different.items())
+            raise UserError(
+                f"{out} holds a run of another configuration: {fields}.\n"
+                f"Choose another --out, or repeat that run's settings to continue it."
+            )
+    elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+        raise UserError(f"--out {out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def require_same_data(out: Path, data: Mapping[str, Any], unit: str, remedy: str) -> None:
+    """Raises UserError where the run has been trained on other data than these; see `environment.describe_data`."""
+    try:
+        first = json.loads((out / "environment.json").read_text(encoding="utf-8"))
+        known: dict[str, Any] = {}
+        for start in (first, *first["resumed"]):  # a run of before there was a digest has got one since
+            known |= start["data"]
+        different = [name for name in known.keys() & data.keys() if known[name] != data[name]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return  # nothing is known of what it was trained on
+    if different:
+        was, now = (
+            f"{of[f'training_{unit}']:,} training and {of[f'test_{unit}']:,} test {unit}"
+            + (f", stored as {of['encoding']}" if of["encoding"] else "")
+            for of in (known, data)
+        )
+        raise UserError(
+            f"{out} was trained on other data: {was}; now it is {'others' if was == now else now}.\n"
+            f"{remedy}, or choose another --out."
+        )
+
+
+def claim(out: Path, config: Any) -> None:
+    """Writes config.json into the folder, which is there."""
+    with writing_to(out):
+        write_atomically(out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+
+
+def read_config[T](run: Path, kind: type[T]) -> T:
+    """The configuration of a run, which is of this kind.
+
+    Raises:
+        UserError: `run` is no run's folder, or its config.json is damaged.
+    """
+    path = run / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        return from_dict(kind, values)
+    except OSError as error:
+        if path.exists():
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        problem = "does not exist" if not run.exists() else "is not a run: it holds no config.json"
+        raise UserError(f"{run} {problem}. Expected the --out of a python train.py.") from error
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} is damaged, or of another version of deq_jax: {error}") from error

@@ -1,0 +1,44 @@
+"""One process a run: two would mix their metrics and delete each other's checkpoints."""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from deq_jax.training.disk.files import writing_to
+from deq_jax.training.errors import UserError
+
+if sys.platform != "win32":
+    import fcntl
+
+
+@contextlib.contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Makes the run's folder where there is none, and keeps other processes out of it for as long as this lasts.
+
+    The system lets go of the lock when the process ends, however that happens. A folder that cannot be written to needs
+    none, and a file system without locks has none.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be made.
+    """
+    with writing_to(run):
+        run.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            _lock(stack.enter_context((run / ".lock").open("a")), run)
+        yield
+
+
+def _lock(file: IO[str], run: Path) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is training in {run}; wait for it or stop it.\nTo train beside it, choose another --out."
+        ) from error
+    except OSError as error:
+        print(f"warning: {run} cannot be locked ({error.strerror}); start no second run in it.", file=sys.stderr)

@@ -1,0 +1,88 @@
+"""The run's running account: lines of metrics.jsonl, and the progress bar."""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tqdm import tqdm
+
+from deq_jax.training.disk import metrics
+from deq_jax.training.steps.step import TrainMetrics
+
+
+class NotFiniteError(FloatingPointError):
+    """A step has measured something that is not finite, of the state that the step before it left."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"the loss or its gradient is not finite at step {step:,}")
+        self.step = step
+
+
+class Logbook:
+    """Writes a step's metrics once the next step has been handed to the device, which so never waits for a file.
+
+    Args:
+        path: the metrics.jsonl to append to.
+        bar: the progress bar to move.
+        clock: seconds since the run began, over resumes.
+        epoch_of: the epoch of a step.
+        units: names and units of the task's own metrics.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        bar: tqdm,
+        clock: Callable[[], float],
+        epoch_of: Callable[[int], int],
+        units: Mapping[str, str],
+    ) -> None:
+        self.path, self.bar, self.clock, self.epoch_of, self.units = path, bar, clock, epoch_of, units
+        self._pending: tuple[int, TrainMetrics, float] | None = None
+        self._settled = clock()
+
+    def dispatched(self, step: int, measured: TrainMetrics, started: float) -> None:
+        """Settles the step before, and takes note of one that the device has been given at the time `started`."""
+        self.settle()
+        self._pending = (step, measured, started)
+
+    def settle(self) -> None:
+        """Waits for the step that was last handed to the device, and writes its line.
+
+        Raises:
+            NotFiniteError: its loss or a gradient is not finite.
+        """
+        if self._pending is None:
+            return
+        (step, measured, started), self._pending = self._pending, None
+        means = metrics.train_means(measured)
+        now = self.clock()
+        step_seconds = now - max(started, self._settled)
+        self._settled = now
+        epoch = self.epoch_of(step)
+        metrics.append(
+            self.path,
+            metrics.line(
+                "train", step, epoch, means, self.units, seconds=round(now, 3), step_seconds=round(step_seconds, 4)
+            ),
+        )
+        self.bar.update()
+        solves = [
+            f"{name} {means[f'{name}_iterations']:.1f} to {means[f'{name}_residual']:.0e}"
+            for name in ("forward", "adjoint")
+            if math.isfinite(means[f"{name}_residual"])
+        ]
+        own = [f"{name} {metrics.said(means[name], unit, 1)}" for name, unit in self.units.items()]
+        self.bar.set_postfix_str(", ".join([f"loss {means['loss']:.3f}", *own, *solves]), refresh=False)
+        if not measured.is_finite:
+            raise NotFiniteError(step)
+
+    def evaluated(self, step: int, means: Mapping[str, float]) -> None:
+        """Writes the line of an evaluation on the test split, and says it."""
+        epoch = self.epoch_of(step)
+        metrics.append(self.path, metrics.line("eval", step, epoch, means, self.units, seconds=round(self.clock(), 3)))
+        said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}"
+        said += "".join(f", {name} {metrics.said(means[name], unit)}" for name, unit in self.units.items())
+        if not math.isnan(means["forward_residual"]):  # ordinary layers have none
+            said += f", {means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
+        self.bar.write(said)

@@ -1,0 +1,76 @@
+"""What a run compiles: a model and an update for each of its phases, an evaluation, and a look at the cell."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from deq_jax.training.plan import Plan
+from deq_jax.training.process.compilation import compiled
+from deq_jax.training.settings.settings import Settings
+from deq_jax.training.steps import penalty
+from deq_jax.training.steps.batches import eval_batches, taken
+from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.phases import Phase, phases_of
+from deq_jax.training.steps.radius import RadiusStep, make_radius_step
+from deq_jax.training.steps.solving import training_model
+from deq_jax.training.steps.step import EvalStep, Recipe, TrainState, TrainStep, make_eval_step, make_train_step
+from deq_jax.training.task import Examples, Task
+
+
+class Programs(NamedTuple):
+    """Compiled for one batch size."""
+
+    train_steps: dict[Phase, TrainStep]
+    eval_step: EvalStep
+    radius_step: RadiusStep | None
+    """None where no samples are to be looked at."""
+
+
+def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
+    """What a training step of a phase does beside the plain gradient step."""
+    return Recipe(
+        seed=settings.seed,
+        augment=task.augment,
+        penalty_weight=settings.penalty.weight if phase.has_penalty else 0.0,
+        penalty={"jacobian": penalty.jacobian, "contraction": penalty.contraction}[settings.penalty.kind],
+        average_decay=settings.average_decay,
+    )
+
+
+def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
+    """The programs that the run takes from `step` on."""
+    task, settings = plan.task, plan.settings
+    batch = next(eval_batches(task.data.splits["train"], settings.batch_size))
+
+    def update(phase: Phase) -> TrainStep:
+        model = training_model(task, settings, phase)
+        train_step = make_train_step(model, task.loss, plan.optimizer, build_recipe(task, settings, phase))
+        return compiled(train_step, state, batch.examples, donate_argnums=(0,))
+
+    phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
+    radius_step = None
+    if settings.evaluation.radius_samples:
+        radius_step = compiled(make_radius_step(plan.model, task.evaluate), *state.evaluated, _watched(plan))
+    return Programs(
+        train_steps={phase: update(phase) for phase in sorted(phases)},
+        eval_step=compiled(make_eval_step(plan.model, task.evaluate), *state.evaluated, *batch),
+        radius_step=radius_step,
+    )
+
+
+def evaluate_test_split(
+    plan: Plan, programs: Programs, state: TrainState, is_cancelled: Callable[[], bool]
+) -> dict[str, float] | None:
+    """Means over the test split, and how contractive the cell is; None when cancelled."""
+    batches = eval_batches(plan.task.data.splits["test"], plan.settings.batch_size)
+    means = evaluate(programs.eval_step, state, batches, is_cancelled)
+    if means is not None and programs.radius_step is not None:
+        radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
+        means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
+    return means
+
+
+def _watched(plan: Plan) -> Examples:
+    """The samples at whose equilibria the cell is looked at."""
+    return taken(plan.task.data.splits["test"], slice(plan.settings.evaluation.radius_samples))

@@ -1,0 +1,51 @@
+"""What a run of any task takes: for how long, where, and how it solves and updates."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from deq_jax.training.settings.checks import require_not_negative, require_positive
+from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationSettings, SolverConfig
+from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run: for how long, with what, and where to keep it."""
+
+    out: Path
+    """Folder of the run. The same run there is continued."""
+    seed: int = 0
+    """Settles the initial weights and the order of the samples; below 2**32."""
+    epochs: int = 50
+    """Passes over the training split; the rate's schedule spans them."""
+    max_steps: int | None = None
+    """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
+    batch_size: int = 100
+    """Samples a step. An epoch's incomplete last batch is left out."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
+    average_decay: float | None = None
+    """Evaluate the moving average of weights, of which this share is kept every step. None: the weights themselves."""
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    adjoint: AdjointConfig = field(default_factory=AdjointConfig)
+    early: EarlyConfig = field(default_factory=EarlyConfig)
+    penalty: PenaltyConfig = field(default_factory=PenaltyConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a run that cannot be."""
+        require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
+        require_not_negative(self, "seed")
+        if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
+            raise ValueError(f"seed must be below 2**32, but is {self.seed}")
+        if self.max_steps is not None:
+            require_positive(self, "max_steps")
+        if self.average_decay is not None and not 0 <= self.average_decay < 1:
+            raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of its fields."""
+        return [field.name for field in dataclasses.fields(cls)]

@@ -1,0 +1,1 @@
+"""What a step computes: the update, its optimiser and phases, the evaluation."""

@@ -1,0 +1,47 @@
+"""Settings become solvers, adjoints, and models that use them: the one place where words turn into code."""
+
+import dataclasses
+import functools
+
+from flax import nnx
+
+import deq_jax
+from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.training.settings.settings import Settings
+from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
+from deq_jax.training.steps.phases import Phase
+from deq_jax.training.task import Task
+
+
+def build_solver(config: SolverConfig) -> Solver:
+    """The solver (f, z0) -> Solution that the settings describe."""
+    if config.method == "forward-iteration":
+        return functools.partial(deq_jax.forward_iteration, tol=config.tol, max_iter=config.max_iter)
+    if config.method == "broyden":
+        return functools.partial(deq_jax.broyden, m=config.m, tol=config.tol, max_iter=config.max_iter)
+    return functools.partial(
+        deq_jax.anderson, m=config.m, lam=config.lam, beta=config.beta, tol=config.tol, max_iter=config.max_iter
+    )
+
+
+def build_adjoint(config: AdjointConfig, solver: SolverConfig, kind: AdjointKind | None = None) -> Adjoint:
+    """How the adjoint equation is met, beside a forward solve of these settings; `kind` goes before the settings'."""
+    kind = config.kind if kind is None else kind
+    if kind == "phantom":
+        return deq_jax.phantom(config.steps, config.damping)
+    if kind == "jacobian-free":
+        return deq_jax.jacobian_free()
+    return deq_jax.implicit(build_solver(filled_from(config, solver)))
+
+
+def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
+    """The task's model, its weights drawn from the run's seed, solved as in a phase of the run."""
+    solver = dataclasses.replace(settings.solver, max_iter=phase.max_iter)
+    adjoint = build_adjoint(settings.adjoint, settings.solver, phase.adjoint_kind)
+    return task.model(build_solver(solver), adjoint, nnx.Rngs(settings.seed))
+
+
+def evaluation_model(task: Task, settings: Settings) -> nnx.Module:
+    """The task's model, its weights drawn from the run's seed, solved as in an evaluation."""
+    solver = filled_from(settings.evaluation, settings.solver)
+    return task.model(build_solver(solver), build_adjoint(settings.adjoint, solver), nnx.Rngs(settings.seed))
