@@ -75,10 +75,9 @@ def compare(n: int, rounds: int) -> list[str]:
             seconds[key].append((time.perf_counter() - start) / CALLS)
 
     def cells(name: str) -> str:
-        return "".join(
-            f"{1e3 * statistics.median(compiled[name, part]):8.0f} ms{1e6 * statistics.median(seconds[name, part]):8.1f} µs"
-            for part in ("forward", "gradient")
-        )
+        parts = [(name, "forward"), (name, "gradient")]
+        figures = [(1e3 * statistics.median(compiled[part]), 1e6 * statistics.median(seconds[part])) for part in parts]
+        return "".join(f"{compiling:8.0f} ms{running:8.1f} µs" for compiling, running in figures)
 
     return [f"{n:4} {name:20}{cells(name)}" for name in contestants(n)]
 
