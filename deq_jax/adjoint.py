@@ -43,7 +43,7 @@ class AdjointReport(NamedTuple):
     """
 
     residual: Float[Array, " batch"]
-    """Relative residual ``‖Jᵀg + y − g‖₂ / ‖Jᵀg + y‖₂`` of the solution; NaN where the adjoint does not measure it."""
+    """Relative residual ``‖Jᵀg + y − g‖₂ / ‖Jᵀg + y‖₂`` of the solution; infinite where it is not measured."""
     iterations: Float[Array, " batch"]
     """Vector-Jacobian products spent."""
     status: Float[Array, " batch"]
@@ -142,8 +142,8 @@ def direct() -> Adjoint:
 def jacobian_free() -> Adjoint:
     """Take ``g = y``, as if the Jacobian were zero: no solve at all, an approximate gradient.
 
-    It is a descent direction where ``f`` is contractive enough. Nothing is measured, so the report's residual is NaN
-    and its status MAX_ITER.
+    It is a descent direction where ``f`` is contractive enough. Nothing is measured, so the report's residual is
+    infinite and its status MAX_ITER.
 
     Source: Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", 2022.
     """
@@ -156,8 +156,8 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     $$g = \delta \sum_{i=0}^{\text{steps}} \big((1 - \delta)\,I + \delta\,J^\top\big)^i\, y,$$
 
     which is ``steps`` damped iterations from ``g = damping · y``, and what backpropagation through ``steps + 1`` damped
-    evaluations of ``f`` at the equilibrium gives. Nothing is measured, so the report's residual is NaN and its status
-    MAX_ITER.
+    evaluations of ``f`` at the equilibrium gives. Nothing is measured, so the report's residual is infinite and its
+    status MAX_ITER.
 
     Args:
         steps: vector-Jacobian products to spend, at least 1.
@@ -189,7 +189,7 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
 def _truncated(g: PyTree, steps: int, batch: int) -> Solution:
     return Solution(
         g,
-        jnp.full(batch, jnp.nan, jnp.float32),
+        jnp.full(batch, jnp.inf, jnp.float32),
         jnp.full(batch, steps, jnp.int32),
         jnp.full(batch, Status.MAX_ITER, jnp.int8),
     )

@@ -31,7 +31,7 @@ class Layers(nnx.Module):
         self.cells = nnx.List(cells)
 
     def __call__(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
-        """The last layer's output in the form of a solution: as many evaluations as layers, no residual (NaN)."""
+        """The last layer's output in the form of a solution: as many evaluations as layers, no residual (infinite)."""
         del report
         z = x
         for cell in self.cells:
@@ -39,7 +39,7 @@ class Layers(nnx.Module):
         batch = len(x)
         return Solution(
             z,
-            jnp.full(batch, jnp.nan, jnp.float32),
+            jnp.full(batch, jnp.inf, jnp.float32),
             jnp.full(batch, len(self.cells), jnp.int32),
             jnp.full(batch, Status.CONVERGED, jnp.int8),
         )

@@ -67,7 +67,8 @@ def evaluate_test_split(
     means = evaluate(programs.eval_step, state, batches, is_cancelled)
     if means is not None and programs.radius_step is not None:
         radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
-        means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
+        if radii is not None:
+            means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
     return means
 
 

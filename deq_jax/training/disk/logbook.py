@@ -83,6 +83,6 @@ class Logbook:
         metrics.append(self.path, metrics.line("eval", step, epoch, means, self.units, seconds=round(self.clock(), 3)))
         said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}"
         said += "".join(f", {name} {metrics.said(means[name], unit)}" for name, unit in self.units.items())
-        if not math.isnan(means["forward_residual"]):  # ordinary layers have none
+        if math.isfinite(means["forward_residual"]):  # ordinary layers have none
             said += f", {means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
         self.bar.write(said)

@@ -36,7 +36,8 @@ def line(
     **timing: float,
 ) -> Record:
     """One line's object. `own` are the task's metrics; `timing` is `seconds`, and on training lines `step_seconds`."""
-    more = {name: measured[name] for name in (*SHARES, *STABILITY) if not math.isnan(measured.get(name, math.nan))}
+    more = {name: measured[name] for name in SHARES if math.isfinite(measured.get(name, math.inf))}
+    more |= {name: measured[name] for name in STABILITY if name in measured}
     values = {name: measured.get(name) for name in ("loss", *own, *SOLVES)} | timing | more
     return {"kind": kind, "step": step, "epoch": epoch} | {name: _finite(value) for name, value in values.items()}
 
@@ -50,7 +51,7 @@ def train_means(metrics: TrainMetrics) -> dict[str, float]:
     """What a training step measured, as Python numbers. Waits for the step."""
     values = {"loss": metrics.loss, **metrics.metrics}
     values |= {name: getattr(metrics, name) for name in (*SOLVES, *SHARES, "penalty")}
-    return {name: float(value) for name, value in values.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def append(path: Path, record: Record) -> None:

@@ -18,9 +18,11 @@ class SolverConfig:
     """How the equilibrium z = f(z, x) is found."""
 
     method: Method = "anderson"
-    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration, which reads tol and max-iter."""
+    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration, which reads no m, lam and beta."""
     tol: float = 1e-2
     """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
+    atol: float = 0.0
+    """Residual ‖f(z) − z‖ at which a sample is done, too, for equilibria near zero; backward in units of y."""
     max_iter: int = 25
     """Evaluations of f at most."""
     m: int = 5
@@ -33,7 +35,7 @@ class SolverConfig:
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no solve can use."""
         require_positive(self, "tol", "max_iter", "m", "beta")
-        require_not_negative(self, "lam")
+        require_not_negative(self, "lam", "atol")
         # The first residual, from zeros, is 1: such a solve would return its start, and call it converged.
         if self.tol >= 1:
             raise ValueError(f"tol must be below 1, but is {self.tol:g}")
@@ -55,6 +57,8 @@ class AdjointConfig:
     """As solver.method."""
     tol: float | None = None
     """Relative residual of the adjoint equation at which a sample is done."""
+    atol: float | None = None
+    """As solver.atol, in units of y."""
     max_iter: int | None = None
     """Vector-Jacobian products at most."""
     m: int | None = None
@@ -103,6 +107,8 @@ class EvaluationSettings:
     """Epochs from one evaluation to the next; the run also ends with one."""
     tol: float | None = None
     """Relative residual at which a sample is done."""
+    atol: float | None = None
+    """As solver.atol."""
     max_iter: int | None = None
     """Evaluations of f at most."""
     radius_samples: int = 16

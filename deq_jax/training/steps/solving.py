@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 from flax import nnx
 
@@ -15,13 +16,12 @@ from deq_jax.training.task import Task
 
 def build_solver(config: SolverConfig) -> Solver:
     """The solver (f, z0) -> Solution that the settings describe."""
+    bounds: dict[str, Any] = {"tol": config.tol, "atol": config.atol, "max_iter": config.max_iter}
     if config.method == "forward-iteration":
-        return functools.partial(deq_jax.forward_iteration, tol=config.tol, max_iter=config.max_iter)
+        return functools.partial(deq_jax.forward_iteration, **bounds)
     if config.method == "broyden":
-        return functools.partial(deq_jax.broyden, m=config.m, tol=config.tol, max_iter=config.max_iter)
-    return functools.partial(
-        deq_jax.anderson, m=config.m, lam=config.lam, beta=config.beta, tol=config.tol, max_iter=config.max_iter
-    )
+        return functools.partial(deq_jax.broyden, m=config.m, **bounds)
+    return functools.partial(deq_jax.anderson, m=config.m, lam=config.lam, beta=config.beta, **bounds)
 
 
 def build_adjoint(config: AdjointConfig, solver: SolverConfig, kind: AdjointKind | None = None) -> Adjoint:

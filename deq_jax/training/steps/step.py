@@ -61,11 +61,11 @@ class TrainMetrics(NamedTuple):
     adjoint_iterations: Float[Array, ""]
     adjoint_residual: Float[Array, ""]
     forward_converged: Float[Array, ""]
-    """Share of the samples whose forward solve reached its tolerance; NaN where there is no equilibrium to solve."""
+    """Share of the samples whose forward solve reached its tolerance; infinite where there is no equilibrium."""
     adjoint_converged: Float[Array, ""]
-    """Share of the samples whose adjoint solve reached its own; NaN where none is made to a tolerance."""
-    penalty: Float[Array, ""]
-    """The penalty, unweighted; NaN in steps without it."""
+    """Share of the samples whose adjoint solve reached its own; infinite where none is made to a tolerance."""
+    penalty: Float[Array, ""] | None
+    """The penalty, unweighted; None in steps without it."""
     is_finite: Bool[Array, ""]
     """The loss and every gradient are."""
 
@@ -120,7 +120,7 @@ def make_train_step(
         model = nnx.merge(graph, params, batch_stats)
         outcome = loss(model, examples, report)
         total = (outcome.loss if outcome.objective is None else outcome.objective).mean()
-        penalty = jnp.full((), jnp.nan)
+        penalty = None
         if recipe.penalty_weight:
             assert outcome.f is not None
             penalty = recipe.penalty(outcome.f, outcome.solution.value, key)
@@ -144,6 +144,7 @@ def make_train_step(
         if recipe.average_decay is not None:
             average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
         solution = outcome.solution
+        is_measured = jnp.isfinite(report.residual) | (report.status == deq_jax.Status.DIVERGED)
         metrics = TrainMetrics(
             loss=outcome.loss.mean(),
             metrics=jax.tree.map(jnp.mean, outcome.metrics),
@@ -152,7 +153,7 @@ def make_train_step(
             adjoint_iterations=_where(is_solved, report.iterations).mean(),
             adjoint_residual=_where(is_solved, report.residual).mean(),
             forward_converged=_where(is_solved, _is_converged(solution.status)).mean(),
-            adjoint_converged=_where(is_solved & ~jnp.isnan(report.residual), _is_converged(report.status)).mean(),
+            adjoint_converged=_where(is_solved & is_measured, _is_converged(report.status)).mean(),
             penalty=penalty,
             is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
         )
@@ -206,8 +207,11 @@ def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""
 
 
 def _where(is_solved: Bool[Array, "..."], values: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """What a solve has measured; NaN where there was none, as in a model of ordinary layers alone."""
-    return jnp.where(is_solved, values, jnp.nan)
+    """What a solve has measured; infinite where there was none, as in a model of ordinary layers alone.
+
+    No NaN, which JAX can be told to take for a fault.
+    """
+    return jnp.where(is_solved, values, jnp.inf)
 
 
 def _is_converged(status: Array) -> Float[Array, " batch"]:
