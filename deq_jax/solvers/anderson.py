@@ -45,6 +45,7 @@ def anderson(
     tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
 
@@ -75,6 +76,8 @@ def anderson(
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -142,7 +145,7 @@ def anderson(
         )
         return like_state(mixture, z), _History(g, target, residuals, targets, gram, safeguard)
 
-    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace, batched=batched)
 
 
 def _difference(new: Matrices, old: Matrices, k: Int[Array, ""]) -> Matrices:

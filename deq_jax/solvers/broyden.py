@@ -31,6 +31,7 @@ def broyden(
     tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Broyden's (good) method with limited memory, each sample on its own.
 
@@ -49,6 +50,8 @@ def broyden(
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -87,7 +90,7 @@ def broyden(
         proposed = jax.tree.map(lambda a, d, leaf: (a - d).astype(leaf.dtype), wide, step, z)
         return proposed, _Estimate(wide, g, u, v)
 
-    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    return solve(Rule(init, update), f, z0, tol=tol, max_iter=max_iter, trace=trace, batched=batched)
 
 
 def _learn(

@@ -19,6 +19,7 @@ def forward_iteration(
     tol: Scalar = 1e-2,
     max_iter: int = 50,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     """Solve ``z = f(z)`` by forward iteration, ``z ← z + damping · (f(z) − z)``, each sample on its own.
 
@@ -32,6 +33,8 @@ def forward_iteration(
         tol: relative residual ``‖f(z) − z‖₂ / ‖f(z)‖₂`` at which a sample has converged.
         max_iter: evaluations of ``f`` at most.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -56,4 +59,4 @@ def forward_iteration(
         return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)
 
     rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if is_plain else damped(z, fz), state))
-    return solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace)
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace, batched=batched)

@@ -16,6 +16,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, check_positive, whole_number
+from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
     Matrices,
@@ -57,7 +58,14 @@ class _Carry(NamedTuple):
 
 
 def solve(
-    rule: Rule, f: Callable[[PyTree], PyTree], z0: PyTree, *, tol: Scalar, max_iter: int, trace: bool = False
+    rule: Rule,
+    f: Callable[[PyTree], PyTree],
+    z0: PyTree,
+    *,
+    tol: Scalar,
+    max_iter: int,
+    trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
 
@@ -72,6 +80,8 @@ def solve(
             be traced.
         max_iter: evaluations of ``f`` at most, positive.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -81,6 +91,9 @@ def solve(
             solution is differentiated in reverse mode.
         ValueError: the leading axes of ``z0`` differ, or ``tol`` or ``max_iter`` is not positive.
     """
+    if not batched:
+        f, z0 = batch_of_one(f, z0)
+        return only_problem(solve(rule, f, z0, tol=tol, max_iter=max_iter, trace=trace))
     check_positive("tol", tol)
     max_iter = whole_number("max_iter", max_iter)
     f, z0 = matched(f, z0)
