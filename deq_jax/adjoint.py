@@ -42,22 +42,22 @@ class AdjointReport(NamedTuple):
     report. Give every solve a report of its own: gradients of a shared one add up.
     """
 
-    residual: Float[Array, " batch"]
+    residual: Float[Array, "*batch"]
     """Relative residual ``‖Jᵀg + y − g‖₂ / ‖Jᵀg + y‖₂`` of the solution; infinite where it is not measured."""
-    iterations: Float[Array, " batch"]
+    iterations: Float[Array, "*batch"]
     """Vector-Jacobian products spent."""
-    status: Float[Array, " batch"]
+    status: Float[Array, "*batch"]
     """A [`deq_jax.Status`][] per sample."""
 
 
-def adjoint_report(batch: int) -> AdjointReport:
+def adjoint_report(batch: int | None) -> AdjointReport:
     """Zeros to hand to [`deq_jax.fixed_point`][] as ``report``; its gradient is the ``AdjointReport``.
 
     Args:
-        batch: samples in the batch of the solve.
+        batch: samples in the batch of the solve; None for that of one problem, with ``batched=False``.
 
     Returns:
-        An ``AdjointReport`` whose fields are zeros ``[batch]``, float32.
+        An ``AdjointReport`` whose fields are zeros ``[batch]``, or scalar zeros, float32.
 
     Examples:
         >>> import jax, jax.numpy as jnp, deq_jax
@@ -68,7 +68,7 @@ def adjoint_report(batch: int) -> AdjointReport:
         >>> bool(jnp.all(report.residual <= 1e-2))
         True
     """
-    zeros = jnp.zeros(batch, jnp.float32)
+    zeros = jnp.zeros(() if batch is None else batch, jnp.float32)
     return AdjointReport(zeros, zeros, zeros)
 
 

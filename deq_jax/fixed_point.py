@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,37 @@ from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.kept import kept_for_backward
+from deq_jax.pairs import state_of
 from deq_jax.settings import whole_number
+from deq_jax.single import batch_of_one, only_problem, with_axis
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.trees import batch_size, matched
 from deq_jax.varying import varying_axes, varying_like
 
 
+@overload
+def fixed_point(
+    f: Callable[..., PyTree],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = ...,
+    adjoint: Adjoint | None = ...,
+    report: AdjointReport | None = ...,
+    batched: bool = ...,
+    has_aux: Literal[False] = ...,
+) -> Solution: ...
+@overload
+def fixed_point(
+    f: Callable[..., tuple[PyTree, Any]],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = ...,
+    adjoint: Adjoint | None = ...,
+    report: AdjointReport | None = ...,
+    batched: bool = ...,
+    has_aux: Literal[True],
+) -> tuple[Solution, Any]: ...
 def fixed_point(
     f: Callable[..., PyTree],
     z0: PyTree,
@@ -27,7 +51,9 @@ def fixed_point(
     solver: Solver = anderson,
     adjoint: Adjoint | None = None,
     report: AdjointReport | None = None,
-) -> Solution:
+    batched: bool = True,
+    has_aux: bool = False,
+) -> Solution | tuple[Solution, Any]:
     r"""Solve ``z = f(z, *args)`` for a batch of samples, differentiably in ``args`` and in whatever ``f`` closes over.
 
     The solve itself is not differentiated. At the solution ``z_star``, a cotangent ``y`` of it becomes a cotangent
@@ -48,7 +74,8 @@ def fixed_point(
         f: maps a state and ``args`` to a state of the same structure, shapes and dtypes. Samples must be independent,
             and the function pure.
         z0: where to start; a pytree of floating-point arrays ``[batch, ...]``. An array of one axis is a batch of
-            numbers: one sample is a batch of 1. [`deq_jax.check_independence`][] tells whether samples mix.
+            numbers, unless ``batched=False`` says that it is one problem. [`deq_jax.check_independence`][] tells
+            whether samples mix.
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``. The equilibrium
             does not depend on its settings, traced ones included, whose gradient is zero.
@@ -57,9 +84,15 @@ def fixed_point(
             [`deq_jax.phantom`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
+        batched: False where ``z0`` is one problem, and no batch: leaves of any shapes, numbers included, that ``f``
+            takes and returns. The solution's ``value`` is like ``z0``, the rest of it scalars, and the report that of
+            ``adjoint_report(None)``. The solver is given a batch of one, and needs no such word.
+        has_aux: True where ``f`` returns a pair ``(z, aux)``. One more evaluation, at the equilibrium, gives ``aux``,
+            through which gradients flow as well.
 
     Returns:
-        A [`deq_jax.Solution`][]. Only its ``value`` carries gradients.
+        A [`deq_jax.Solution`][], or with ``has_aux`` a pair of it and ``aux``. Only its ``value`` and ``aux`` carry
+        gradients.
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
@@ -78,10 +111,18 @@ def fixed_point(
     Source: Bai et al., "Deep equilibrium models", 2019, theorem 1; the chapter, "Implicit differentiation of
     equilibrium layers" and "Implementing the backward pass".
     """
-    batch = batch_size(z0)
     check_arguments(args)
     check_solver("solver", solver)
+    settings: dict[str, Any] = {"solver": solver, "adjoint": adjoint}
+    if has_aux:
+        solution = fixed_point(state_of(f), z0, *args, report=report, batched=batched, **settings)
+        return solution, f(solution.value, *args)[1]
+    if not batched:
+        f, z0 = batch_of_one(f, z0, *args)
+        _check_report(report, None, z0)
+        return only_problem(fixed_point(f, z0, *args, report=with_axis(report), **settings))
     f, z0 = matched(f, z0, *args)
+    batch = batch_size(z0)
     z0 = lax.stop_gradient(z0)
     _check_report(report, batch, z0)
     adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
@@ -116,7 +157,7 @@ def fixed_point(
     return solve(z0, args, closure, held, report)
 
 
-def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> PyTree:
+def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int, batched: bool = True) -> PyTree:
     """Apply ``z ← f(z, *args)`` ``steps`` times, differentiated by plain backpropagation: the baseline.
 
     A network of ``steps`` weight-tied layers. Its memory grows with ``steps``, and its gradient includes ``z0``.
@@ -126,6 +167,7 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
         z0: where to start; a pytree of floating-point arrays ``[batch, ...]``.
         *args: what ``f`` depends on besides.
         steps: how often to apply ``f``, at least 1.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch.
 
     Returns:
         The last iterate, like ``z0``.
@@ -137,7 +179,7 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int) -> Py
     Source: the chapter, "Deep networks and fixed point equations", the weight-tied network with input injection.
     """
     steps = whole_number("steps", steps)
-    f, z0 = matched(f, z0, *args)
+    f, z0 = matched(f, z0, *args, batched=batched)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
 
@@ -153,12 +195,13 @@ def _checked(adjoint: Any) -> Adjoint:
     return adjoint
 
 
-def _check_report(report: Any, batch: int, z0: PyTree) -> None:
+def _check_report(report: Any, batch: int | None, z0: PyTree) -> None:
+    shape = () if batch is None else (batch,)
     if report is not None and (
-        not isinstance(report, AdjointReport) or any(jnp.shape(leaf) != (batch,) for leaf in report)
+        not isinstance(report, AdjointReport) or any(jnp.shape(leaf) != shape for leaf in report)
     ):
         raise ValueError(
-            f"report must be deq_jax.adjoint_report({batch}), zeros for the batch of z0; "
+            f"report must be deq_jax.adjoint_report({batch}), zeros for the batch of z0, or one problem's for None; "
             f"got {jax.tree.map(jnp.shape, report)!r}."
         )
     missing = tuple(sorted(varying_axes(z0) - varying_axes(report)))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Int, PyTree
 from deq_jax.adjoint import Solver
 from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale, sample_unit
@@ -22,6 +23,7 @@ def fixed_point_jvp(
     *args: Any,
     solver: Solver = anderson,
     tangent_solver: Solver | None = None,
+    batched: bool = True,
 ) -> Solution:
     r"""Solve ``z = f(z, *args)`` as [`deq_jax.fixed_point`][] does, differentiably in forward and reverse mode.
 
@@ -41,6 +43,8 @@ def fixed_point_jvp(
         *args: what ``f`` depends on besides: any pytrees of arrays, integer arrays included.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(anderson, tol=1e-3)``.
         tangent_solver: the solver for tangents and cotangents; None for ``solver``.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution's ``value`` is
+            then like ``z0``, and the rest of it scalars.
 
     Returns:
         A [`deq_jax.Solution`][]. Only its ``value`` carries derivatives.
@@ -64,6 +68,9 @@ def fixed_point_jvp(
     check_solver("solver", solver)
     linear_solver = solver if tangent_solver is None else tangent_solver
     check_solver("tangent_solver", linear_solver)
+    if not batched:
+        f, z0 = batch_of_one(f, z0, *args)
+        return only_problem(fixed_point_jvp(f, z0, *args, solver=solver, tangent_solver=tangent_solver))
     f, z0 = matched(f, z0, *args)
     z0 = lax.stop_gradient(z0)
     apply, closure = hoist(f, z0, args)

@@ -10,7 +10,7 @@ from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
 
 
 def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
@@ -59,6 +59,12 @@ def check_solution(solution: Any, z0: PyTree) -> None:
             "Pass a callable (f, z0) -> Solution, such as functools.partial(deq_jax.anderson, tol=1e-3)."
         )
     check_same_form(solution.value, z0)
+    if jnp.shape(solution.status) != (batch_size(z0),):
+        raise TypeError(
+            f"the solver must return a status for each of {batch_size(z0)} samples, got shape "
+            f"{jnp.shape(solution.status)}. A solver given to fixed_point is called with a batch, of one for one "
+            "problem: say batched=False to fixed_point, and not to the solver."
+        )
 
 
 def where_solved(status: Int[Array, " batch"], y: PyTree) -> PyTree:

@@ -58,8 +58,8 @@ def check_independence(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> None
             raise ValueError(
                 f"f mixes samples: sample {sample} of f(z) depends on sample{'s' * (len(others) > 1)} "
                 f"{', '.join(others)} of z, whose leaves are {jax.tree.map(jnp.shape, z0)}. The leading axis of every "
-                "leaf is the batch, and its samples are solved apart: one sample is a batch of 1, z0[None], and parts "
-                "that depend on one another are one sample."
+                "leaf is the batch, and its samples are solved apart. Where z is one problem and no batch, say "
+                "batched=False, in fixed_point or in the solver; parts that depend on one another are one sample."
             )
 
 

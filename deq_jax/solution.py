@@ -22,10 +22,11 @@ class Solution(NamedTuple):
 
     ``residual`` belongs to ``value``: it is ``‖f(value) − value‖₂ / ‖f(value)‖₂``, per sample. It is infinite where no
     evaluation of the sample was finite, and where ``f(value)`` is zero and ``value`` is not. Only ``value`` carries
-    gradients, and only where it comes from [`deq_jax.fixed_point`][] or its sibling.
+    gradients, and only where it comes from [`deq_jax.fixed_point`][] or its sibling. Of one problem, solved with
+    ``batched=False``, there is no batch axis.
     """
 
-    value: PyTree[Float[Array, "batch ..."]]
+    value: PyTree[Float[Array, "..."]]
     """Like ``z0``: per sample, the iterate that converged, or else that of the smallest ``‖f(z) − z‖₂``; ``z0`` where
     none was finite."""
     residual: Float[Array, "*batch"]

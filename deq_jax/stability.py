@@ -11,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
 from deq_jax.settings import whole_number
+from deq_jax.single import batch_of_one
 from deq_jax.trees import (
     Matrices,
     accumulation_dtype,
@@ -26,8 +27,8 @@ from deq_jax.trees import (
 
 
 def spectral_radius(
-    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], iterations: int = 50
-) -> Float[Array, " batch"]:
+    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], iterations: int = 50, *, batched: bool = True
+) -> Float[Array, "*batch"]:
     """Estimate the spectral radius of ``∂f/∂z`` at ``z``, per sample, by power iteration.
 
     Below 1, forward iteration converges near an equilibrium ``z``, at that rate. With ``v ← Jᵀv / ‖Jᵀv‖``, the estimate
@@ -41,6 +42,7 @@ def spectral_radius(
         z: where the Jacobian is taken, usually an equilibrium; a pytree of floating-point arrays ``[batch, ...]``.
         key: draws the first ``v``.
         iterations: vector-Jacobian products to spend, at least 2.
+        batched: False where ``z`` is one problem, of leaves of any shapes, and no batch; the result is then one number.
 
     Returns:
         The estimates ``[batch]``, not differentiable.
@@ -56,6 +58,8 @@ def spectral_radius(
 
     Source: Golub and Van Loan, "Matrix computations", 4th edition, section 7.3, power iterations.
     """
+    if not batched:
+        return spectral_radius(*batch_of_one(f, z), key, iterations)[0]
     iterations = whole_number("iterations", iterations, minimum=2)
     f, z = matched(f, z)
     transposed = _transposed_jacobian(f, z)
@@ -74,8 +78,8 @@ def spectral_radius(
 
 
 def jacobian_penalty(
-    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], samples: int = 1
-) -> Float[Array, " batch"]:
+    f: Callable[[PyTree], PyTree], z: PyTree, key: Key[Array, ""], samples: int = 1, *, batched: bool = True
+) -> Float[Array, "*batch"]:
     """Estimate ``‖∂f/∂z‖_F²`` at ``z``, per sample, by Hutchinson's method; differentiable.
 
     The mean of ``‖Jᵀε‖₂²`` over draws of signs ``ε``, which is unbiased. Added to a loss, with a weight and usually
@@ -87,6 +91,7 @@ def jacobian_penalty(
         z: where the Jacobian is taken, usually an equilibrium; a pytree of floating-point arrays ``[batch, ...]``.
         key: draws the signs.
         samples: draws to average, at least 1; each costs a vector-Jacobian product.
+        batched: False where ``z`` is one problem, of leaves of any shapes, and no batch; the result is then one number.
 
     Returns:
         The estimates ``[batch]``.
@@ -102,6 +107,8 @@ def jacobian_penalty(
 
     Source: Bai et al., "Stabilizing equilibrium models by Jacobian regularization", 2021, section 4.
     """
+    if not batched:
+        return jacobian_penalty(*batch_of_one(f, z), key, samples)[0]
     samples = whole_number("samples", samples)
     f, z = matched(f, z)
     transposed = _transposed_jacobian(f, z)
@@ -113,7 +120,7 @@ def jacobian_penalty(
     return jnp.mean(jax.vmap(estimate)(jax.random.split(key, samples)), axis=0)
 
 
-def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array, " batch"]:
+def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree, *, batched: bool = True) -> Float[Array, "*batch"]:
     """Measure ``‖f(f(z)) − f(z)‖² / ‖f(z) − z‖²``, what one evaluation leaves of the residual, per sample.
 
     Near an equilibrium it is ``‖J r‖² / ‖r‖²`` of the residual ``r = f(z) − z``. Plain iteration leaves ``r`` in the
@@ -130,6 +137,7 @@ def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array
     Args:
         f: maps a state to a state of the same form, each sample on its own; pure, as it is evaluated twice.
         z: where a solve has stopped; a pytree of floating-point arrays ``[batch, ...]``.
+        batched: False where ``z`` is one problem, of leaves of any shapes, and no batch; the result is then one number.
 
     Returns:
         The squared factors ``[batch]``: 0 where ``z`` is an equilibrium, above 1 where plain iteration moves away from
@@ -146,6 +154,8 @@ def contraction_penalty(f: Callable[[PyTree], PyTree], z: PyTree) -> Float[Array
 
     Source: this library's own; the factor is that of the power iteration which plain iteration is near an equilibrium.
     """
+    if not batched:
+        return contraction_penalty(*batch_of_one(f, z))[0]
     f, z = matched(f, z)
     z = lax.stop_gradient(z)
     fz = f(z)

@@ -28,22 +28,33 @@ def batch_size(z: PyTree) -> int:
         TypeError: ``z`` has no leaves, or a leaf is not of a real floating-point dtype.
         ValueError: a leaf has no axes, or the leading axes differ.
     """
+    check_floating(z)
+    shapes = {f"z0{jax.tree_util.keystr(path)}": jnp.shape(leaf) for path, leaf in jax.tree.leaves_with_path(z)}
+    if not all(shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
+        raise ValueError(
+            f"the leaves of the state z0 must share their leading axis, the batch; got shapes {shapes}. "
+            "Where they are one problem and no batch, say batched=False; else add a batch axis to each leaf."
+        )
+    return int(next(iter(shapes.values()))[0])
+
+
+def check_floating(z: PyTree) -> None:
+    """Raise a TypeError unless ``z`` is a pytree of floating-point arrays, one at least."""
     leaves = jax.tree.leaves_with_path(z)
     if not leaves:
         raise TypeError(f"the state z0 has no arrays in it: got {z!r}. Pass an array or a pytree of arrays.")
     for path, leaf in leaves:
+        where = f"z0{jax.tree_util.keystr(path)}"
+        if not (hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)):
+            raise TypeError(
+                f"the state {where} must be an array or a pytree of arrays, got {type(leaf).__name__}: {leaf!r}. "
+                "The function comes first, and then where to start: f, z0."
+            )
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
             raise TypeError(
-                f"the state z0 must be of floating-point arrays, but z0{jax.tree_util.keystr(path)} is of dtype "
-                f"{jnp.result_type(leaf)}. Convert it, or pass it through args instead."
+                f"the state z0 must be of floating-point arrays, but {where} is of dtype {jnp.result_type(leaf)}. "
+                "Convert it, as by jnp.asarray(z0, jnp.float32), or pass it through args instead."
             )
-    shapes = {f"z0{jax.tree_util.keystr(path)}": jnp.shape(leaf) for path, leaf in leaves}
-    if not all(shapes.values()) or len({shape[0] for shape in shapes.values()}) > 1:
-        raise ValueError(
-            f"the leaves of the state z0 must share their leading axis, the batch; got shapes {shapes}. "
-            "Add a batch axis to each leaf: one sample is a batch of 1."
-        )
-    return int(next(iter(shapes.values()))[0])
 
 
 def check_same_form(fz: PyTree, z: PyTree) -> None:
@@ -63,7 +74,9 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
             )
 
 
-def matched(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> tuple[Callable[..., PyTree], PyTree]:
+def matched(
+    f: Callable[..., PyTree], z0: PyTree, *args: Any, batched: bool = True
+) -> tuple[Callable[..., PyTree], PyTree]:
     """``f`` and ``z0`` such that ``f(z0, *args)`` is of ``z0``'s type to the last detail, as a loop wants it.
 
     Weak types are gone, which ``f`` would make ordinary ones. Within ``jax.shard_map`` both differ from device to
@@ -71,9 +84,16 @@ def matched(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> tuple[Callable[
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, or ``z0`` is not floating-point.
-        ValueError: the leading axes of ``z0`` differ.
+        ValueError: the leading axes of ``z0`` differ, where it is ``batched``.
     """
-    batch_size(z0)
+    if not callable(f):
+        raise TypeError(
+            f"f must be a function z -> z, got {type(f).__name__}. It comes first, and then where to start: f, z0."
+        )
+    if batched:
+        batch_size(z0)
+    else:
+        check_floating(z0)
     z0 = jax.tree.map(lambda leaf: lax.convert_element_type(jnp.asarray(leaf), jnp.result_type(leaf)), z0)
     with evaluating(z0):
         # A new function, since JAX may remember what the same one has closed over before.

@@ -50,6 +50,7 @@ def anderson(
     max_iter: int = 50,
     atol: Scalar = 0.0,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Anderson acceleration, each sample on its own.
 
@@ -81,6 +82,8 @@ def anderson(
         max_iter: evaluations of ``f`` at most.
         atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -158,7 +161,7 @@ def anderson(
         rule = Rule(lambda z0: (), lambda z, fz, state, k: (plain(z, fz), state))
     else:
         rule = Rule(init, update, forget, plain)
-    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace, batched=batched)
 
 
 def _difference(new: Matrices, old: Matrices, since: Int[Array, " batch"]) -> Matrices:

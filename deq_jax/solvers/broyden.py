@@ -35,6 +35,7 @@ def broyden(
     max_iter: int = 50,
     atol: Scalar = 0.0,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     r"""Solve ``z = f(z)`` by Broyden's (good) method with limited memory, each sample on its own.
 
@@ -54,6 +55,8 @@ def broyden(
         max_iter: evaluations of ``f`` at most.
         atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -97,7 +100,7 @@ def broyden(
         proposed = jax.tree.map(lambda a, d, leaf: (a - d).astype(leaf.dtype), wide, step, z)
         return proposed, _Estimate(wide, g, u, v, since)
 
-    return solve(Rule(init, update, forget), f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
+    return solve(Rule(init, update, forget), f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace, batched=batched)
 
 
 def _learn(

@@ -20,6 +20,7 @@ def forward_iteration(
     max_iter: int = 50,
     atol: Scalar = 0.0,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     """Solve ``z = f(z)`` by forward iteration, ``z ← z + damping · (f(z) − z)``, each sample on its own.
 
@@ -34,6 +35,8 @@ def forward_iteration(
         max_iter: evaluations of ``f`` at most.
         atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -58,4 +61,4 @@ def forward_iteration(
         return jax.tree.map(lambda a, b: a + (damping * (b - a)).astype(a.dtype), z, fz)
 
     rule = Rule(lambda z0: (), lambda z, fz, state, k: (fz if is_plain else damped(z, fz), state))
-    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
+    return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace, batched=batched)

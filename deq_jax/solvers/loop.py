@@ -16,6 +16,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.settings import Scalar, check_positive, whole_number
+from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.fallback import Fallback, judge, nothing_judged
 from deq_jax.trees import (
@@ -76,6 +77,7 @@ def solve(
     max_iter: int,
     atol: Scalar = 0.0,
     trace: bool = False,
+    batched: bool = True,
 ) -> Solution:
     """Find ``z = f(z)``, each sample on its own, by the iteration that ``rule`` proposes.
 
@@ -92,6 +94,8 @@ def solve(
         max_iter: evaluations of ``f`` at most, positive.
         atol: ``‖f(z) − z‖₂`` at which a sample has converged, too, at least 0: for equilibria near zero.
         trace: whether to record the residual of every evaluation.
+        batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution has no
+            batch axis then.
 
     Returns:
         A [`deq_jax.Solution`][] without a derivative, NaN in forward mode: that is [`deq_jax.fixed_point`][]'s.
@@ -101,6 +105,9 @@ def solve(
             solution is differentiated in reverse mode.
         ValueError: the leading axes of ``z0`` differ, ``tol`` or ``max_iter`` is not positive, or ``atol`` is negative.
     """
+    if not batched:
+        f, z0 = batch_of_one(f, z0)
+        return only_problem(solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace))
     check_positive("tol", tol)
     check_positive("atol", atol, or_zero=True)
     max_iter = whole_number("max_iter", max_iter)

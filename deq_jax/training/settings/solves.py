@@ -18,7 +18,7 @@ class SolverConfig:
     """How the equilibrium z = f(z, x) is found."""
 
     method: Method = "anderson"
-    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration, which reads no m, lam and beta."""
+    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration: only tol, atol, max-iter."""
     tol: float = 1e-2
     """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
     atol: float = 0.0
