@@ -93,6 +93,8 @@ class EvaluationConfig:
     """Average the logits of an image and its mirror image."""
     tol: float | None = None
     """Relative residual at which a sample is done."""
+    atol: float | None = None
+    """As solver.atol."""
     max_iter: int | None = None
     """Evaluations of f at most."""
     radius_images: int = 16
@@ -105,4 +107,4 @@ class EvaluationConfig:
 
     def of_any_task(self) -> EvaluationSettings:
         """What a run, which knows no images, sees of them."""
-        return EvaluationSettings(self.every, self.tol, self.max_iter, self.radius_images)
+        return EvaluationSettings(self.every, self.tol, self.atol, self.max_iter, self.radius_images)
