@@ -26,9 +26,10 @@ class Model(nnx.Module):
     ],
 )
 def test_a_method_is_the_solver_of_that_name_with_the_settings_it_reads(method, solver, options):
-    built = build_solver(SolverConfig(method=method, tol=1e-3, max_iter=30, m=3, lam=1e-3, beta=0.5))
+    config = SolverConfig(method=method, tol=1e-3, atol=1e-9, max_iter=30, m=3, lam=1e-3, beta=0.5)
+    built = build_solver(config)
     assert built.func is solver
-    assert built.keywords == {"tol": 1e-3, "max_iter": 30, **options}
+    assert built.keywords == {"tol": 1e-3, "atol": 1e-9, "max_iter": 30, **options}
     solution = built(lambda z: jnp.cos(z), jnp.zeros((1, 2)))
     assert solution.status == deq_jax.Status.CONVERGED
 

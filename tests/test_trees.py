@@ -52,7 +52,7 @@ def test_relative_residual(fz, z, expected):
 def test_batch_size_refuses_what_is_no_state():
     with pytest.raises(ValueError, match=r"share their leading axis.*'a'.*\(2, 3\).*'b'.*\(4,\)"):
         trees.batch_size({"a": jnp.ones((2, 3)), "b": jnp.ones(4)})
-    with pytest.raises(ValueError, match="one sample is a batch of 1"):
+    with pytest.raises(ValueError, match="say batched=False; else add a batch axis"):
         trees.batch_size(jnp.float32(1.0))
     with pytest.raises(TypeError, match="int32"):
         trees.batch_size(jnp.arange(3))
