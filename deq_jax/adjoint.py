@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
 from jaxtyping import Array, Float, PyTree
 
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
+    Batch,
     accumulation_dtype,
     batch_size,
     flatten_samples,
@@ -50,7 +52,10 @@ class AdjointReport(NamedTuple):
     """A [`deq_jax.Status`][] per sample."""
 
 
-def adjoint_report(batch: int | None) -> AdjointReport:
+export.register_namedtuple_serialization(AdjointReport, serialized_name="deq_jax.AdjointReport")
+
+
+def adjoint_report(batch: Batch | None) -> AdjointReport:
     """Zeros to hand to [`deq_jax.fixed_point`][] as ``report``; its gradient is the ``AdjointReport``.
 
     Args:
@@ -68,7 +73,7 @@ def adjoint_report(batch: int | None) -> AdjointReport:
         >>> bool(jnp.all(report.residual <= 1e-2))
         True
     """
-    zeros = jnp.zeros(() if batch is None else batch, jnp.float32)
+    zeros = jnp.zeros(() if batch is None else (batch,), jnp.float32)
     return AdjointReport(zeros, zeros, zeros)
 
 
@@ -132,7 +137,7 @@ def direct() -> Adjoint:
         return Solution(
             restore_samples(sample_where(is_finite, flatten_samples(g), zero), g),
             jnp.where(is_finite, residual, jnp.inf),
-            jnp.full(batch, size + 1, jnp.int32),
+            jnp.full((batch,), size + 1, jnp.int32),
             jnp.where(is_finite, Status.CONVERGED, Status.DIVERGED).astype(jnp.int8),
         )
 
@@ -186,12 +191,12 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     return solve
 
 
-def _truncated(g: PyTree, steps: int, batch: int) -> Solution:
+def _truncated(g: PyTree, steps: int, batch: Batch) -> Solution:
     return Solution(
         g,
-        jnp.full(batch, jnp.inf, jnp.float32),
-        jnp.full(batch, steps, jnp.int32),
-        jnp.full(batch, Status.MAX_ITER, jnp.int8),
+        jnp.full((batch,), jnp.inf, jnp.float32),
+        jnp.full((batch,), steps, jnp.int32),
+        jnp.full((batch,), Status.MAX_ITER, jnp.int8),
     )
 
 

@@ -18,7 +18,7 @@ from deq_jax.settings import whole_number
 from deq_jax.single import batch_of_one, only_problem, with_axis
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size, matched
+from deq_jax.trees import Batch, batch_size, matched
 from deq_jax.varying import varying_axes, varying_like
 
 
@@ -195,7 +195,7 @@ def _checked(adjoint: Any) -> Adjoint:
     return adjoint
 
 
-def _check_report(report: Any, batch: int | None, z0: PyTree) -> None:
+def _check_report(report: Any, batch: Batch | None, z0: PyTree) -> None:
     shape = () if batch is None else (batch,)
     if report is not None and (
         not isinstance(report, AdjointReport) or any(jnp.shape(leaf) != shape for leaf in report)

@@ -3,6 +3,7 @@
 import enum
 from typing import NamedTuple
 
+from jax import export
 from jaxtyping import Array, Float, Int, PyTree
 
 
@@ -39,3 +40,7 @@ class Solution(NamedTuple):
     """Residual of every evaluation, ``[max_iter, batch]``; None if not asked for.
 
     Infinite where ``f`` is not finite, and after a sample stopped."""
+
+
+# So that a program that returns one can be written to a file.
+export.register_namedtuple_serialization(Solution, serialized_name="deq_jax.Solution")

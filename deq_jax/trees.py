@@ -19,9 +19,11 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from deq_jax.varying import varying_like
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
+Batch: TypeAlias = Any
+"""The number of samples: an int, or what ``jax.export`` has in its place where any number will do."""
 
 
-def batch_size(z: PyTree) -> int:
+def batch_size(z: PyTree) -> Batch:
     """The length of the leading axis that all leaves of ``z`` share.
 
     Raises:
@@ -35,7 +37,7 @@ def batch_size(z: PyTree) -> int:
             f"the leaves of the state z0 must share their leading axis, the batch; got shapes {shapes}. "
             "Where they are one problem and no batch, say batched=False; else add a batch axis to each leaf."
         )
-    return int(next(iter(shapes.values()))[0])
+    return next(iter(shapes.values()))[0]
 
 
 def check_floating(z: PyTree) -> None:

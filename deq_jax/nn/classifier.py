@@ -100,4 +100,4 @@ class DEQClassifier(nnx.Module):
         return self.head(self._pooled(self.head_norm(z)))
 
     def _pooled(self, x: Image) -> Float[Array, "batch features"]:
-        return average_pool(x, self.pool).reshape(len(x), -1)
+        return average_pool(x, self.pool).reshape(x.shape[0], -1)

@@ -5,7 +5,7 @@ They are one family: the derivatives of either are made of the two, to any order
 
 import jax
 import jax.numpy as jnp
-from jax import lax
+from jax import export, lax
 from jaxtyping import Array, Float
 
 from deq_jax.kept import kept_for_backward
@@ -71,8 +71,7 @@ def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
     wide = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
     per_image = rows * columns * height * width * channels * x.dtype.itemsize
-    fitting = (n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * per_image <= PATCH_BYTES))
-    images = max(fitting, default=1)
+    images = 1 if export.is_symbolic_dim(batch) else _chunk(batch, per_image)
 
     def product(pair: tuple[Array, Array]) -> Float[Array, "out_channels neighbourhood"]:
         padded, y = pair
@@ -87,6 +86,11 @@ def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
 
     sums = jnp.sum(lax.map(product, (chunks(padded), chunks(y))), axis=0)
     return sums.T.reshape(like.shape).astype(like.dtype)
+
+
+def _chunk(batch: int, per_image: int) -> int:
+    """The largest divisor of ``batch`` whose images' neighbourhoods fit into ``PATCH_BYTES``, and 1 if none does."""
+    return max((n for n in range(1, batch + 1) if batch % n == 0 and n * per_image <= PATCH_BYTES), default=1)
 
 
 def _varying_alike(*arrays: Array) -> tuple[Array, ...]:

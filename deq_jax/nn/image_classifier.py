@@ -36,12 +36,12 @@ class Layers(nnx.Module):
         z = x
         for cell in self.cells:
             z = cell.as_layer(z)
-        batch = len(x)
+        batch = x.shape[0]
         return Solution(
             z,
-            jnp.full(batch, jnp.inf, jnp.float32),
-            jnp.full(batch, len(self.cells), jnp.int32),
-            jnp.full(batch, Status.CONVERGED, jnp.int8),
+            jnp.full((batch,), jnp.inf, jnp.float32),
+            jnp.full((batch,), len(self.cells), jnp.int32),
+            jnp.full((batch,), Status.CONVERGED, jnp.int8),
         )
 
 
@@ -84,7 +84,7 @@ class Head(nnx.Module):
             )
         y = self.norm(z)
         pooled = jnp.mean(y, axis=(1, 2)) if self.pool is None else average_pool(y, self.pool)
-        return self.linear(pooled.reshape(len(z), -1))
+        return self.linear(pooled.reshape(z.shape[0], -1))
 
 
 class ImageClassifier(nnx.Module):

@@ -184,9 +184,9 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
         else:
-            axes, count = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+            axes, count = tuple(range(x.ndim - 1)), jnp.asarray(x.size // x.shape[-1], wide.dtype)
             mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
-            unbiased = variance * (count / max(count - 1, 1))
+            unbiased = variance * (count / jnp.maximum(count - 1, 1))
             for average, new in ((self.mean, mean), (self.var, unbiased)):
                 average[...] += (self.momentum * (new - average[...])).astype(average.dtype)
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)

@@ -128,7 +128,7 @@ def anderson(
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
         ring = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], rows, leaf.shape[1]), dtype), z0)
         batch = jax.tree.leaves(z0)[0].shape[0]
-        gram, none = jnp.zeros((batch, rows, rows), dtype), jnp.zeros(batch, jnp.int32)
+        gram, none = jnp.zeros((batch, rows, rows), dtype), jnp.zeros((batch,), jnp.int32)
         return _History(zeros, zeros, ring, ring, gram, none, nothing_seen(batch, lam, dtype))
 
     def forget(history: _History, samples: Bool[Array, " batch"]) -> _History:

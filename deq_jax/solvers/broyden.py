@@ -81,7 +81,7 @@ def broyden(
         dtype = accumulation_dtype(z0)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, dtype), z0)
         rows = jax.tree.map(lambda leaf: jnp.zeros((leaf.shape[0], m, leaf.shape[1]), dtype), z0)
-        none = jnp.zeros(jax.tree.leaves(z0)[0].shape[0], jnp.int32)
+        none = jnp.zeros(jax.tree.leaves(z0)[0].shape[:1], jnp.int32)
         return _Estimate(zeros, zeros, rows, rows, none)
 
     def forget(seen: _Estimate, samples: Bool[Array, " batch"]) -> _Estimate:

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from deq_jax.trees import Batch
+
 REACH = 2.0
 """An ``‖f(z)‖`` beyond this multiple of what plain steps could have reached was made by the rule."""
 PROOF = 0.1
@@ -48,10 +50,10 @@ class Fallback(NamedTuple):
     """Plain steps that it still has to take."""
 
 
-def nothing_judged(batch: Any, dtype: Any) -> Fallback:
+def nothing_judged(batch: Batch, dtype: Any) -> Fallback:
     """Before the first evaluation."""
-    none, unknown = jnp.zeros(batch, jnp.int32), jnp.full(batch, jnp.inf, dtype)
-    nowhere = jnp.zeros(batch, dtype)
+    none, unknown = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), jnp.inf, dtype)
+    nowhere = jnp.zeros((batch,), dtype)
     return Fallback(unknown, unknown, nowhere, nowhere, none, none, none, none)
 
 

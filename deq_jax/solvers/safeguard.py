@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from deq_jax.settings import Scalar
+from deq_jax.trees import Batch
 
 GAIN = 0.7
 """A mixture that is predicted to leave more than this share of ``‖g‖`` waits for plain steps to widen the history."""
@@ -38,10 +39,10 @@ class Safeguard(NamedTuple):
     """Plain steps taken in a row."""
 
 
-def nothing_seen(batch: int, lam: Scalar, dtype: Any) -> Safeguard:
+def nothing_seen(batch: Batch, lam: Scalar, dtype: Any) -> Safeguard:
     """Before the first evaluation."""
-    none, unknown = jnp.zeros(batch, jnp.int32), jnp.full(batch, jnp.inf, dtype)
-    return Safeguard(jnp.full(batch, lam, dtype), unknown, unknown, none, none, none)
+    none, unknown = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), jnp.inf, dtype)
+    return Safeguard(jnp.full((batch,), lam, dtype), unknown, unknown, none, none, none)
 
 
 def hold_back(seen: Safeguard, norm: Float[Array, " batch"], lam: Scalar) -> Safeguard:
