@@ -126,7 +126,7 @@ def direct() -> Adjoint:
         basis = jnp.broadcast_to(jnp.eye(size, dtype=flat.dtype)[:, None], (size, batch, size))
         basis = varying_like(basis, flat)
         columns = jax.vmap(lambda g: _as_one_matrix(transposed(unravel(g)))[0])(basis)
-        matrix = jnp.eye(size, dtype=flat.dtype) - jnp.moveaxis(columns, 0, 2)
+        matrix = jnp.eye(size, dtype=flat.dtype)[None] - jnp.moveaxis(columns, 0, 2)
         wide = accumulation_dtype(y)  # LAPACK knows no half precision
         solved = jnp.linalg.solve(matrix.astype(wide), flat[..., None].astype(wide))[..., 0]
         g = unravel(solved.astype(flat.dtype))

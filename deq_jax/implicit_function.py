@@ -21,13 +21,14 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
     remembers the program, with what that closed over when it was first traced.
     """
     jaxpr, out = jax.make_jaxpr(f, return_shape=True)(z0, *args)
-    structure = jax.tree.structure(out)
+    structure, closure = jax.tree.structure(out), jaxpr.consts
+    program = jaxpr.replace(consts=[None] * len(closure))  # which JAX remembers for longer than the tracers live
 
     def apply(z: PyTree, args: tuple, closure: list) -> PyTree:
-        outputs = jaxpr_as_fun(jaxpr.replace(consts=closure))(*jax.tree.leaves((z, args)))
+        outputs = jaxpr_as_fun(program.replace(consts=closure))(*jax.tree.leaves((z, args)))
         return jax.tree.unflatten(structure, outputs)
 
-    return apply, jaxpr.consts
+    return apply, closure
 
 
 def check_solver(name: str, solver: Any) -> None:

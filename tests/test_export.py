@@ -99,7 +99,7 @@ def test_the_chapter_s_classifier_in_training_and_in_use():
         set_mode()
         graph, state = nnx.split(model)
 
-        def loss(images):
+        def loss(images, graph=graph, state=state):
             logits, solution = nnx.merge(graph, state, copy=True)(images)
             return jnp.sum(logits**2), solution.iterations
 

@@ -55,7 +55,7 @@ class FeedForwardCell(nnx.Module):
         self, z: Float[Array, "batch features"], x: Float[Array, "batch in_features"]
     ) -> Float[Array, "batch features"]:
         """Evaluate ``f(z, x)``."""
-        return self.activation(z @ self.W[...] + x @ self.U[...] + self.b[...]).astype(z.dtype)
+        return self.activation(z @ self.W[...] + x @ self.U[...] + self.b[...][None]).astype(z.dtype)
 
     def initial_state(self, x: Float[Array, "batch in_features"]) -> Float[Array, "batch features"]:
         """Zeros, ``[batch, features]``: where the solve starts.

@@ -41,8 +41,13 @@ def group_norm(
 
     centred = wide - jnp.expand_dims(per_group(jnp.mean(wide, axis=space)), space)
     variance = per_group(jnp.mean(centred * centred, axis=space))
-    factor = scale * lax.rsqrt(variance + epsilon)
-    return (centred * jnp.expand_dims(factor, space) + bias).astype(x.dtype)
+    factor = scale[None] * lax.rsqrt(variance + epsilon)
+    return (centred * jnp.expand_dims(factor, space) + along_channels(bias, x)).astype(x.dtype)
+
+
+def along_channels(a: Float[Array, " channels"], x: Float[Array, "*axes channels"]) -> Float[Array, "*ones channels"]:
+    """``a`` with as many axes as ``x``: under JAX's flag against rank promotion they are not added in silence."""
+    return jnp.expand_dims(a, tuple(range(x.ndim - 1)))
 
 
 class Conv(nnx.Module):
@@ -105,7 +110,7 @@ class Conv(nnx.Module):
             )
         kernel = self.kernel[...].astype(x.dtype)
         y = conv(x, kernel) if self.stride == 1 else plain_conv(x, kernel, self.stride)
-        return y if self.bias is None else y + self.bias[...].astype(x.dtype)
+        return y if self.bias is None else y + along_channels(self.bias[...].astype(x.dtype), y)
 
 
 class GroupNorm(nnx.Module):
@@ -190,7 +195,8 @@ class BatchNorm(nnx.Module):
             for average, new in ((self.mean, mean), (self.var, unbiased)):
                 average[...] += (self.momentum * (new - average[...])).astype(average.dtype)
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
-        return ((wide - mean) * factor + self.bias[...]).astype(x.dtype)
+        mean, factor, bias = (along_channels(a, x) for a in (mean, factor, self.bias[...]))
+        return ((wide - mean) * factor + bias).astype(x.dtype)
 
 
 def _check_channels(layer: str, x: Array, scale: nnx.Param) -> None:

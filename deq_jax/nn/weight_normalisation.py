@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Convolved, Image, Kernel
-from deq_jax.nn.layers import Conv
+from deq_jax.nn.layers import Conv, along_channels
 from deq_jax.settings import check_positive
 
 
@@ -86,7 +86,7 @@ class NormalisedConv(nnx.Module):
 def bounded_kernel(v: Kernel, gain: Float[Array, " out_channels"]) -> Kernel:
     """``gain · v / ‖v‖₂`` for each output channel; zero where ``v`` is."""
     squared = jnp.sum(v * v, axis=(0, 1, 2))
-    return v * (gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)))
+    return v * along_channels(gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)), v)
 
 
 def with_plain_convs[Cell: nnx.Module](cell: Cell) -> Cell:
