@@ -218,3 +218,8 @@ def test_the_compilation_cache_of_the_user_goes_first():
             [sys.executable, "-c", code], cwd=ROOT, env=plain | extra, capture_output=True, text=True, check=True
         )
         assert printed.stdout.strip() == expected
+
+
+def test_a_healthy_run_makes_no_nan_anywhere(tmp_path):
+    with jax.debug_nans(True):
+        assert train(tiny(tmp_path, max_steps=2)) == 0
