@@ -147,14 +147,20 @@ def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
     return functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs])
 
 
+def sample_size(a: Matrices) -> Float[Array, " batch"]:
+    """Per-sample largest absolute value over all leaves."""
+    dtype = accumulation_dtype(a)
+    sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
+    return functools.reduce(jnp.maximum, sizes)
+
+
 def sample_norm(a: Matrices) -> Float[Array, " batch"]:
     """Per-sample Euclidean norm over all leaves, at any scale: its square may leave the dtype's range."""
     dtype = accumulation_dtype(a)
     square = sample_dot(a, a)
 
     def rescaled() -> Float[Array, " batch"]:
-        sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
-        size = functools.reduce(jnp.maximum, sizes)
+        size = sample_size(a)
         # Compilers divide by multiplying with the reciprocal, which must not be so small that it is flushed to zero.
         unit = jnp.where((size > 0) & jnp.isfinite(size), jnp.clip(size, limits.tiny, 0.5 / limits.tiny), 1)
         in_units = jax.tree.map(lambda leaf: leaf.astype(dtype) / unit[:, None], a)
@@ -173,11 +179,11 @@ def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matri
 
 
 def sample_unit(a: Matrices) -> Float[Array, " batch"]:
-    """A power of two near each sample's norm, by which numbers scale without rounding; 1 for zero. No derivative."""
-    norm = sample_norm(a)
-    usable = (norm > 0) & jnp.isfinite(norm)
-    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, norm, 1))), -120, 120).astype(jnp.int32)
-    return lax.stop_gradient(jnp.ldexp(jnp.ones_like(norm), exponent))
+    """A power of two near each sample's largest number, by which numbers scale without rounding; 1 for zero. No derivative."""
+    size = lax.stop_gradient(sample_size(a))
+    usable = (size > 0) & jnp.isfinite(size)
+    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, size, 1))), -120, 120).astype(jnp.int32)
+    return jnp.ldexp(jnp.ones_like(size), exponent)
 
 
 def sample_scale(a: Matrices, factor: Float[Array, " batch"]) -> Matrices:

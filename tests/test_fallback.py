@@ -97,7 +97,7 @@ def verdicts(steps, sizes):
     """Believed and going back, after each evaluation of one sample."""
     seen, told = nothing_judged(1, jnp.float32), []
     for step, size in zip(steps, sizes, strict=True):
-        believed, _, returns, seen = judge(seen, jnp.full(1, step), jnp.full(1, size), 1e-7)
+        believed, _, returns, _, seen = judge(seen, jnp.full(1, step), jnp.full(1, size), 1e-7)
         told.append((bool(believed[0]), bool(returns[0]), int(seen.plain[0])))
     return told
 

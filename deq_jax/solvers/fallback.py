@@ -1,7 +1,9 @@
-"""When a sample gives up what its rule made of it: it goes back to its best iterate and takes plain steps, for a while.
+"""When a sample gives up what its rule made of it: it goes back and takes plain steps, for a while.
 
 A mixture that overshoots is the rule's fault, not the map's. So divergence is the last word and not the first: only
-what plain steps from the best iterate cannot hold either has diverged.
+what plain steps from the best iterate cannot hold either has diverged. Every other time the sample goes back to where
+it started, since a small residual may lie far from any equilibrium, on a plateau. As the plain steps grow in number
+without bound, what plain iteration solves is solved in the end.
 """
 
 from typing import Any, NamedTuple
@@ -21,6 +23,8 @@ STRAY = 24
 """Evaluations out there, without such a proof and without progress, after which the sample goes back."""
 PROGRESS = 0.99
 """A residual below this share of the one that last counted as progress counts as progress."""
+BLOWN = 1e4
+"""A residual that grows by this factor in one evaluation was made by the rule: the sample goes back at once."""
 STAGNANT = 10.0
 """A residual beyond this multiple of the best one is not stagnating: it may have to grow before it falls."""
 STALL = 64
@@ -36,6 +40,8 @@ class Fallback(NamedTuple):
     """``‖f(z) − z‖`` of the best iterate: the smallest believed one."""
     mark: Float[Array, " batch"]
     """The ``‖f(z) − z‖`` that last counted as progress."""
+    last: Float[Array, " batch"]
+    """The ``‖f(z) − z‖`` of the evaluation before."""
     walked: Float[Array, " batch"]
     """The largest ``‖f(z)‖`` that steps of these lengths could have led to from where the sample was last believed."""
     walked_to_best: Float[Array, " batch"]
@@ -54,13 +60,15 @@ def nothing_judged(batch: Batch, dtype: Any) -> Fallback:
     """Before the first evaluation."""
     none, unknown = jnp.zeros((batch,), jnp.int32), jnp.full((batch,), jnp.inf, dtype)
     nowhere = jnp.zeros((batch,), dtype)
-    return Fallback(unknown, unknown, nowhere, nowhere, none, none, none, none)
+    return Fallback(unknown, unknown, unknown, nowhere, nowhere, none, none, none, none)
 
 
 def judge(
     seen: Fallback, step: Float[Array, " batch"], size: Float[Array, " batch"], eps: float
-) -> tuple[Bool[Array, " batch"], Bool[Array, " batch"], Bool[Array, " batch"], Fallback]:
-    """Which samples are believed, which are better than before, and which go back, by ``‖f(z) − z‖`` and ``‖f(z)‖``.
+) -> tuple[Bool[Array, " batch"], Bool[Array, " batch"], Bool[Array, " batch"], Bool[Array, " batch"], Fallback]:
+    """Which samples are believed, which better than before, which go back, and which of these to where they started.
+
+    By ``‖f(z) − z‖``, which is ``step``, and ``‖f(z)‖``, ``size``.
 
     A relative residual is small where ``f(z)`` is large, whether or not an equilibrium is near: extrapolation along a
     direction in which ``f(z) − z`` hardly changes ends there. Plain steps never leave the ball that their own lengths
@@ -80,25 +88,29 @@ def judge(
     progress = finite & (step < PROGRESS * seen.mark)
     strayed = jnp.where(believed | progress, 0, seen.strayed + 1)
     stalled = jnp.where(progress, 0, seen.stalled + (step < STAGNANT * seen.best).astype(jnp.int32))
-    lost = ~finite | (strayed > STRAY) | (stalled > STALL * turn)
+    lost = ~finite | (step > BLOWN * seen.last) | (strayed > STRAY) | (stalled > STALL * turn)
     # What plain steps lead to before they are done is not the rule's doing.
     returns = ~first & (seen.plain == 0) & lost
-    # Far out, a residual that keeps falling is evidence, too: each time the sample may go as far again.
-    farther = jnp.where(progress, REACH * (seen.walked + step), seen.walked)
-    walked = jnp.where(believed, jnp.maximum(seen.walked, size) + step, farther)
+    # Far out, a residual that keeps falling is evidence, too: half of it lets the sample go twice as far.
+    farther = jnp.where(progress, (seen.walked + step) * (seen.mark / jnp.where(step > 0, step, 1)), seen.walked)
+    # Nor does it go twice as far for free each time: only where it is sure to be has it walked there.
+    arrived = first | proven | (seen.plain > 0)
+    walked = jnp.where(believed, jnp.where(arrived, jnp.maximum(seen.walked, size), seen.walked) + step, farther)
     return (
         believed,
         better,
         returns,
+        returns & (seen.returns % 2 == 1),
         Fallback(
             jnp.where(better, step, seen.best),
             jnp.where(progress, step, seen.mark),
+            step,
             jnp.where(returns, seen.walked_to_best, walked),
             jnp.where(better, walked, seen.walked_to_best),
             jnp.where(returns, 0, strayed),
             jnp.where(returns, 0, stalled),
             seen.returns + returns.astype(jnp.int32),
-            # The evaluation of the best iterate comes first, and takes none.
+            # The evaluation of where it goes back to comes first, and takes none.
             jnp.where(returns, HOLD * turn**2, jnp.maximum(seen.plain - 1, 0)),
         ),
     )

@@ -1,7 +1,7 @@
 """One sample's small symmetric system, solved without a library."""
 
 import jax
-import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 WRITTEN_OUT = 8
@@ -18,6 +18,8 @@ def solve_positive(matrix: Float[Array, "n n"], b: Float[Array, " n"]) -> Float[
     n = len(b)
     if n > WRITTEN_OUT:
         return jax.scipy.linalg.solve(matrix, b, assume_a="pos")
+    entries = lax.split(matrix.reshape(-1), [1] * (n * n))
+    right = lax.split(b, [1] * n)
     lower: list[list[Array]] = []
     pivots: list[Array] = []
     y: list[Array] = []
@@ -25,11 +27,18 @@ def solve_positive(matrix: Float[Array, "n n"], b: Float[Array, " n"]) -> Float[
         # Row i of L D, whose entries become those of L once they are divided by the pivots.
         row: list[Array] = []
         for j in range(i):
-            row.append(matrix[i, j] - sum(a * b for a, b in zip(row, lower[j], strict=False)))
-        lower.append([entry / pivot for entry, pivot in zip(row, pivots, strict=True)])
-        pivots.append(matrix[i, i] - sum(a * b for a, b in zip(row, lower[i], strict=True)))
-        y.append(b[i] - sum(a * b for a, b in zip(lower[i], y, strict=True)))
-    x = [entry / pivot for entry, pivot in zip(y, pivots, strict=True)]
+            row.append(_without(entries[i * n + j], row, lower[j]))
+        lower.append([lax.div(entry, pivot) for entry, pivot in zip(row, pivots, strict=True)])
+        pivots.append(_without(entries[i * n + i], row, lower[i]))
+        y.append(_without(right[i], lower[i], y))
+    x = [lax.div(entry, pivot) for entry, pivot in zip(y, pivots, strict=True)]
     for i in reversed(range(n)):
-        x[i] = x[i] - sum(lower[j][i] * x[j] for j in range(i + 1, n))
-    return jnp.stack(x)
+        x[i] = _without(x[i], [lower[j][i] for j in range(i + 1, n)], x[i + 1 :])
+    return lax.concatenate(x, 0)
+
+
+def _without(entry: Array, a: list[Array], b: list[Array]) -> Array:
+    """``entry − Σ aᵢ bᵢ``, over as many as both have; by ``lax``, whose operations are a fraction of the tracing."""
+    for left, right in zip(a, b, strict=False):
+        entry = lax.sub(entry, lax.mul(left, right))
+    return entry

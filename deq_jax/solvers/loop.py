@@ -113,7 +113,7 @@ def solve(
     max_iter = whole_number("max_iter", max_iter)
     f, z0 = matched(f, z0)
     batch = batch_size(z0)
-    flat_f, dtype = flatten_function(f, z0), accumulation_dtype(z0)
+    flat_f, flat_z0, dtype = flatten_function(f, z0), flatten_samples(z0), accumulation_dtype(z0)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(z0))
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
@@ -124,7 +124,8 @@ def solve(
         fz = lax.optimization_barrier(flat_f(carry.z))
         step, size = sample_norm(sample_difference(fz, carry.z)), sample_norm(fz)
         residual = in_proportion(step, size)
-        believed, better, returns, judged = judge(carry.judged, step, size, eps)
+        # Left to itself, the compiler computes the judgement anew for each number that it consists of.
+        believed, better, returns, restarts, judged = lax.optimization_barrier(judge(carry.judged, step, size, eps))
         converged = carry.active & believed & ((residual <= tol) | (step <= atol))
         better = carry.active & (better | converged)
         finite = jnp.isfinite(step) & jnp.isfinite(size)
@@ -136,7 +137,7 @@ def solve(
             diverged &= ~returns
             proposed, rule_state = rule.update(carry.z, fz, rule.forget(rule_state, returns), carry.k)
             held = sample_where(carry.judged.plain > 0, rule.plain(carry.z, fz), proposed)
-            z_next = sample_where(returns, carry.best, held)
+            z_next = sample_where(returns, sample_where(restarts, flat_z0, carry.best), held)
         active = carry.active & ~converged & ~diverged
         status = jnp.where(diverged, int(Status.DIVERGED), carry.status)
         return _Carry(
@@ -154,7 +155,6 @@ def solve(
             else carry.trace.at[carry.k].set(jnp.where(carry.active & finite, residual, jnp.inf).astype(jnp.float32)),
         )
 
-    flat_z0 = flatten_samples(z0)
     start = _Carry(
         k=jnp.int32(0),
         z=flat_z0,
