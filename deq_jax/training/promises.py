@@ -49,7 +49,7 @@ def loss_of(task: Task, *, needs_functions: bool = False) -> Callable[[Any, Exam
     def loss(model: Any, examples: Examples, report: Any) -> Outcome:
         outcome = require_unchanged(model, lambda: task.loss(model, examples, report))
         _require_outcome(outcome, "loss", task, count(examples))
-        if needs_functions and not outcome.functions:
+        if needs_functions and outcome.f is None:
             raise UserError(
                 "penalty.weight needs the cell of an equilibrium, but the outcome of task.loss has no f.\n"
                 "Return training.Outcome(..., f=lambda z: cell(z, x)), or leave penalty.weight at 0."
@@ -111,18 +111,25 @@ def _require_outcome(outcome: Any, who: str, task: Task, batch: int) -> None:
         )
     if task.metrics.keys() & _TAKEN:
         raise UserError(f"a metric cannot be called {_words(task.metrics.keys() & _TAKEN)}; choose another name.")
-    solutions, functions = outcome.solutions, outcome.functions
-    if any(not isinstance(solution, Solution) for solution in solutions):
-        raise UserError(f"task.{who} returned {_named(outcome.solution)} as solution; expected what nn.DEQ returns.")
-    if solutions and len(solutions) != task.equilibria:
+    _require_solves(outcome, who, task)
+
+
+def _require_solves(outcome: Outcome, who: str, task: Task) -> None:
+    """As many solutions as the task has equilibria, or none; as many cells, or none."""
+    solution, f = outcome.solution, outcome.f
+    if not isinstance(solution, Solution | tuple | None) or any(
+        not isinstance(one, Solution) for one in outcome.solutions
+    ):
+        raise UserError(f"task.{who} returned {_named(solution)} as solution; expected what nn.DEQ returns.")
+    solutions = len(outcome.solutions)
+    if solutions not in (0, task.equilibria):
         raise UserError(
-            f"task.{who} returned {len(solutions)} solutions, but task.equilibria is {task.equilibria}; "
-            f"say training.Task(..., equilibria={len(solutions)})."
+            f"task.{who} returned {solutions} solutions, but task.equilibria is {task.equilibria}; "
+            f"say training.Task(..., equilibria={solutions})."
         )
-    if functions and len(functions) != len(solutions):
-        raise UserError(
-            f"task.{who} returned {len(functions)} cells as f and {len(solutions)} as solution; give as many of both."
-        )
+    cells = 0 if f is None else len(f) if isinstance(f, tuple) else 1
+    if cells not in (0, solutions):
+        raise UserError(f"task.{who} returned {cells} cells as f and {solutions} as solution; give as many of both.")
 
 
 def _form(examples: Examples) -> dict[str, str]:

@@ -37,9 +37,9 @@ class Outcome(NamedTuple):
         return _all(self.solution, Solution)
 
     @property
-    def functions(self) -> tuple[Function, ...]:
-        """The cells of all equilibria, or none."""
-        return _all(self.f)
+    def equilibria(self) -> tuple[tuple[Function, Solution], ...]:
+        """The cells beside what their solves have come to; none where the cells are not given."""
+        return () if self.f is None else tuple(zip(_all(self.f, Callable), self.solutions, strict=True))
 
 
 class Data(NamedTuple):
@@ -87,8 +87,7 @@ def each[T](equilibria: int, make: Callable[[], T]) -> T | tuple[T, ...]:
     return make() if equilibria == 1 else tuple(make() for _ in range(equilibria))
 
 
-def _all(one_or_several: Any, kind: type | None = None) -> tuple:
+def _all(one_or_several: Any, kind: Any) -> tuple:
     if one_or_several is None:
         return ()
-    is_one = isinstance(one_or_several, kind) if kind else callable(one_or_several)
-    return (one_or_several,) if is_one else tuple(one_or_several)
+    return (one_or_several,) if isinstance(one_or_several, kind) else tuple(one_or_several)

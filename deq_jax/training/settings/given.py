@@ -29,7 +29,7 @@ def _changed[T](kind: type[T], before: T | None, changes: Mapping[str, Any], pre
     values = {} if before is None else {name: getattr(before, name) for name in hints}
     for name, value in changes.items():
         if name not in hints:
-            raise UserError(f"there is no setting {prefix}{name}{_suggestion(name, hints)}")
+            raise UserError(f"there is no setting {prefix}{name}{_suggestion(name, hints, prefix)}")
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
             values[name] = _changed(hint, values.get(name, hint()), value, f"{prefix}{name}.")
@@ -65,6 +65,8 @@ def _said(kind: Any) -> str:
     return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _suggestion(word: str, known: Iterable[str]) -> str:
+def _suggestion(word: str, known: Iterable[str], prefix: str) -> str:
     near = difflib.get_close_matches(word, list(known), n=2)
-    return f"; did you mean {' or '.join(near)}?" if near else f". There are {', '.join(known)}."
+    return (
+        f"; did you mean {' or '.join(prefix + name for name in near)}?" if near else f". There are {', '.join(known)}."
+    )

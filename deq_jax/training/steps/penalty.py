@@ -29,6 +29,6 @@ def contraction(f: Function, z: PyTree, key: Key[Array, ""]) -> Float[Array, ""]
 def penalised(penalty: Penalty, outcome: Outcome, key: Key[Array, ""]) -> Float[Array, ""]:
     """The sum of the penalties at all equilibria."""
     total = jnp.zeros(())
-    for k, (f, solution) in enumerate(zip(outcome.functions, outcome.solutions, strict=True)):
+    for k, (f, solution) in enumerate(outcome.equilibria):
         total += penalty(f, solution.value, jax.random.fold_in(key, k) if k else key)
     return total

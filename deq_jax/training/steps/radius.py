@@ -30,7 +30,7 @@ def make_radius_step(model: nnx.Module, evaluate: Callable[[Any, Examples], Outc
         outcome = evaluate(with_arrays(params, batch_stats), examples)
         radii = [
             deq_jax.spectral_radius(f, solution.value, jax.random.key(0), _ITERATIONS)
-            for f, solution in zip(outcome.functions, outcome.solutions, strict=True)
+            for f, solution in outcome.equilibria
         ]
         return functools.reduce(jnp.maximum, radii) if radii else None
 
