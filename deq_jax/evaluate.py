@@ -17,8 +17,8 @@ import jax
 import tyro
 
 from deq_jax.tasks.images.config import Config, settings_of
-from deq_jax.tasks.images.task import open_task
-from deq_jax.training.disk.folder import read_config
+from deq_jax.tasks.images.task import OPENER, open_task
+from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
@@ -49,6 +49,7 @@ def evaluate_run(
     Raises:
         UserError: no run, no checkpoint, no data, or a setting that no solve can use.
     """
+    require_task(run, OPENER, "training.load reads it in Python")
     config = _with_solve(read_config(run, Config), tol, max_iter)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)

@@ -15,11 +15,13 @@ import pytest
 from flax import nnx
 
 from deq_jax import training
+from deq_jax.evaluate import evaluate_run
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.data import load as load_images
 from deq_jax.tasks.images.task import scaled
+from deq_jax.tasks.images.train import train
 from tests.own_task import QUICK, Ordinary, Regressor, Two, arrays, ordinary_loss, own_task, two_losses
-from tests.runs import records, without_times
+from tests.runs import records, tiny, without_times
 from tests.unchecked import unchecked
 
 ROOT = Path(__file__).parents[1]
@@ -209,20 +211,24 @@ def test_a_model_of_another_form_is_refused_and_the_run_stays_as_it_is(task, cop
 
 def test_the_folder_of_another_run_is_refused(task, fitted, finished_run, tmp_path):
     out, _ = fitted
-    refused(lambda: training.fit(task, out=finished_run, **QUICK), "holds a run of deq_jax.tasks.images.task")
+    refused(lambda: training.fit(task, out=finished_run, **QUICK), "holds a run of the task deq_jax.tasks.images.task")
     refused(
         lambda: training.fit(task, out=out, **QUICK | {"epochs": 3}), "another configuration: epochs 2 instead of 3"
     )
-    others = task._replace(data=training.Data({"train": arrays(seed=1)}))
-    refused(lambda: training.fit(others, out=out, **QUICK | {"max_steps": 99}), "was trained on other data")
+    refused(lambda: train(tiny(out)), "holds a run of a task of one's own, not of the task deq_jax.tasks.images.task")
+    refused(lambda: evaluate_run(out), "training.load reads it in Python")
+    x, y = task.data.splits["train"]
+    for splits in ({"train": arrays(seed=1)}, {**task.data.splits, "train": (x, 2 * y)}):
+        others = task._replace(data=training.Data(splits))
+        refused(lambda others=others: training.fit(others, out=out, **QUICK), "was trained on other data")
     (tmp_path / "thesis.tex").write_text("")
     refused(lambda: training.fit(task, out=tmp_path, **QUICK), "holds files, but no run")
 
 
 def test_what_cannot_be_loaded_is_said(task, fitted, finished_run, copied, tmp_path):
     refused(lambda: training.load(tmp_path / "nowhere"), "does not exist")
-    refused(lambda: training.load(fitted[0]), "a task of its own", f"training.load('{fitted[0]}', task)")
-    refused(lambda: training.load(finished_run, task), "is a run of deq_jax.tasks.images.task")
+    refused(lambda: training.load(fitted[0]), "a task of one's own", f"training.load('{fitted[0]}', task)")
+    refused(lambda: training.load(finished_run, task), "holds a run of the task deq_jax.tasks.images.task", "reads it")
     for folder in (copied / "checkpoints").iterdir():
         for file in folder.rglob("*"):
             if file.is_file() and file.name != "seal.json":
@@ -232,7 +238,7 @@ def test_what_cannot_be_loaded_is_said(task, fitted, finished_run, copied, tmp_p
     refused(lambda: training.load(copied, task), "holds no checkpoint")
     config = json.loads((copied / "config.json").read_text())
     (copied / "config.json").write_text(json.dumps(config | {"task": "os"}))
-    refused(lambda: training.load(copied), "a task of its own")  # nothing but this library's tasks is imported
+    refused(lambda: training.load(copied), "a task of one's own")  # nothing but this library's tasks is imported
     (copied / "config.json").write_text("{")
     refused(lambda: training.load(copied, task), "config.json is damaged")
 

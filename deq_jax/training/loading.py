@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from deq_jax.training.disk import checkpoints, metrics
-from deq_jax.training.disk.folder import opener_of, read_config
+from deq_jax.training.disk.folder import opener_of, read_config, require_task
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps.model import opened
@@ -56,11 +56,7 @@ def load(run: Path | str, task: Task | None = None) -> Run:
     elif not isinstance(task, Task):
         raise UserError(f"load was given a {type(task).__name__} as the task; expected the training.Task of the run.")
     else:
-        opener = opener_of(run)
-        if opener is not None:
-            raise UserError(
-                f"{run} is a run of {opener}, and no task of its own: training.load({str(run)!r}) reads it."
-            )
+        require_task(run, None, f"training.load({str(run)!r}) reads it")
         settings = config = read_config(run, Settings)
     model, state = restored(run, task, settings)
     return Run(
@@ -92,7 +88,7 @@ def _opened_again(run: Path) -> tuple[Task, Settings, Any]:
     opener = opener_of(run)
     if opener is None or not opener.startswith(_TASKS):
         raise UserError(
-            f"{run} is the run of a task of its own, which a folder cannot hold.\n"
+            f"{run} holds a run of a task of one's own, whose model a folder cannot hold.\n"
             f"Give the task that it was trained on: training.load({str(run)!r}, task)."
         )
     # Not imported above: what trains any task knows none.

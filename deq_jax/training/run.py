@@ -65,13 +65,12 @@ def run(open_task: Callable[[], Task], settings: Settings, config: Any = None, o
 
 def _run(plan: Plan, state: TrainState, config: Any, opener: str | None) -> int:
     out, data = plan.settings.out, plan.task.data
-    start = _find_start(out, state)
+    start, described = _find_start(out, state), environment.describe_data(data)
+    if start.step:
+        require_same_data(out, described, data.unit, data.remedy)
     if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
         print(f"{out} is finished: {_result(out, plan.task.metrics)}. Nothing to do.")
         return 0
-    described = environment.describe_data(data)
-    if start.step:
-        require_same_data(out, described, data.unit, data.remedy)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     print(
         f"{data.name}: {described[f'training_{data.unit}']:,} training and {described[f'test_{data.unit}']:,} test "

@@ -21,6 +21,9 @@ from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.task import Data, Outcome, Task
 
+OPENER = __name__
+"""Where a run's task can be opened again, as config.json has it."""
+
 
 def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task:
     """The task that the settings describe, these splits of its data read.

@@ -18,12 +18,7 @@ def require_usable(out: Path, config: Any, opener: str | None = None) -> None:
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder to keep the run in.")
     if (out / "config.json").exists():
-        theirs = opener_of(out)
-        if theirs != opener and _OPENER in _values(out):
-            raise UserError(
-                f"{out} holds a run of {theirs or 'a task of its own'}, and this is one of "
-                f"{opener or 'a task of its own'}; choose another folder."
-            )
+        require_task(out, opener, "choose another folder")
         different = differences(read_config(out, type(config)), config)
         if different:
             fields = ", ".join(f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in different.items())
@@ -33,6 +28,14 @@ def require_usable(out: Path, config: Any, opener: str | None = None) -> None:
             )
     elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
         raise UserError(f"{out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def require_task(run: Path, opener: str | None, advice: str) -> None:
+    """Raises UserError, which ends in the advice, where config.json names another task; older ones name none."""
+    theirs = _values(run).get(_OPENER, opener)
+    if theirs != opener:
+        theirs, ours = (f"the task {name}" if name else "a task of one's own" for name in (theirs, opener))
+        raise UserError(f"{run} holds a run of {theirs}, not of {ours}; {advice}.")
 
 
 def require_same_data(out: Path, data: Mapping[str, Any], unit: str, remedy: str) -> None:
