@@ -17,18 +17,17 @@ import jax
 import tyro
 
 from deq_jax.tasks.images.config import Config, settings_of
-from deq_jax.tasks.images.task import open_task
-from deq_jax.training.disk import checkpoints
-from deq_jax.training.disk.folder import read_config
+from deq_jax.tasks.images.task import OPENER, open_task
+from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
+from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.promises import evaluation_of
 from deq_jax.training.settings.solves import filled_from
 from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.evaluation import evaluate
-from deq_jax.training.steps.optimizer import build_optimizer
-from deq_jax.training.steps.solving import evaluation_model
-from deq_jax.training.steps.step import create_state, make_eval_step
+from deq_jax.training.steps.step import make_eval_step
 
 
 def evaluate_run(
@@ -50,20 +49,15 @@ def evaluate_run(
     Raises:
         UserError: no run, no checkpoint, no data, or a setting that no solve can use.
     """
+    require_task(run, OPENER, "training.load reads it in Python")
     config = _with_solve(read_config(run, Config), tol, max_iter)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     task, settings = open_task(config, [split]), settings_of(config)
-    model = evaluation_model(task, settings)
-    # The checkpoint holds the optimiser's moments, too; how long its schedule is does not change their form.
-    optimizer = build_optimizer(settings.optimizer, total_steps=1)
-    like = create_state(model, optimizer, keeps_average=settings.average_decay is not None)
-    restored = checkpoints.restore(run, like=like)
-    if restored is None:
-        raise UserError(f"{run} holds no checkpoint. Start its training again to get one.")
+    model, state = restored(run, task, settings)
     means = evaluate(
-        jax.jit(make_eval_step(model, task.evaluate)),
-        restored.state,
+        jax.jit(make_eval_step(model, evaluation_of(task))),
+        state,
         eval_batches(task.data.splits[split], settings.batch_size),
     )
     assert means is not None
@@ -74,7 +68,7 @@ def evaluate_run(
     return {
         **measured,
         "count": count,
-        "step": int(restored.state.step),
+        "step": int(state.step),
         "dataset": config.dataset,
         "split": split,
         "tol": solver.tol,

@@ -4,6 +4,7 @@ Needs matplotlib: ``pip install 'deq_jax[plots]'``. Importing ``deq_jax`` alone 
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -122,16 +123,23 @@ def iterations(
     return _dressed(ax, "evaluations until a sample stopped", "samples")
 
 
-def curves(records: Sequence[Mapping[str, Any]], *, title: str = "", figure: Figure | None = None) -> Figure:
-    """Draw a training run: loss, accuracy, the evaluations and residuals of both solves, and what tells of stability.
+def curves(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    title: str = "",
+    metrics: Mapping[str, str] = MappingProxyType({"accuracy": "%"}),
+    figure: Figure | None = None,
+) -> Figure:
+    """Draw a training run: loss, metrics, the evaluations and residuals of both solves, and what tells of stability.
 
-    The last row, the spectral radius of ``∂f/∂z`` and the samples whose solves fell short of their tolerance, is there
-    where either was measured. Training steps are thin lines under their running mean, evaluations on the test split
-    are dots.
+    The last two panels, the spectral radius of ``∂f/∂z`` and the samples whose solves fell short of their tolerance,
+    are there where either was measured. Training steps are thin lines under their running mean, evaluations on the
+    test split are dots.
 
     Args:
         records: the lines of a run's ``metrics.jsonl``, as dictionaries; a value that is None or missing is left out.
         title: a headline.
+        metrics: names and units of the task's own metrics, each a panel; a share, whose unit is %, is drawn in percent.
         figure: where to draw; by default a new figure, for a file and for a notebook.
 
     Returns:
@@ -139,32 +147,40 @@ def curves(records: Sequence[Mapping[str, Any]], *, title: str = "", figure: Fig
     """
     records = [{**record, **_unconverged(record)} for record in records]
     is_watched = any(record.get(name) is not None for record in records for name in _STABILITY)
+    titles = ["Loss", *(f"{name.capitalize()}, {unit}".rstrip(", ") for name, unit in metrics.items())]
+    titles += ["Evaluations a solve", "Relative residual"]
+    titles += ["Spectral radius of ∂f/∂z", "Samples short of the tolerance, %"] if is_watched else []
+    rows = (len(titles) + 1) // 2
     if figure is None:
-        figure = Figure(figsize=(11, 11 if is_watched else 7.5), layout="constrained")
+        figure = Figure(figsize=(11, 0.5 + 3.5 * rows), layout="constrained")
         FigureCanvasAgg(figure)  # no window system is needed
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False).flat
+    axes, unused = list(grid[: len(titles)]), list(grid[len(titles) :])
     train, evals = ([record for record in records if record["kind"] == kind] for kind in ("train", "eval"))
-    axes = figure.subplots(3 if is_watched else 2, 2, sharex=True)
-    (loss, accuracy), (evaluations, residual) = axes[:2]
-    for ax, name, scale in ((loss, "loss", 1.0), (accuracy, "accuracy", 100.0)):
+    scales = {"loss": 1.0} | {name: 100.0 if unit == "%" else 1.0 for name, unit in metrics.items()}
+    for ax, (name, scale) in zip(axes, scales.items(), strict=False):
         _over_steps(ax, train, evals, name, FORWARD, ("train", "test"), scale)
+    evaluations, residual, *watched = axes[len(scales) :]
     for ax, name in ((evaluations, "iterations"), (residual, "residual")):
         _over_steps(ax, train, evals, f"forward_{name}", FORWARD, ("forward", "forward, test"))
         _over_steps(ax, train, [], f"adjoint_{name}", ADJOINT, ("adjoint", ""))
-    titles = ["Cross-entropy", "Accuracy, %", "Evaluations a solve", "Relative residual"]
     if is_watched:
-        radius, unconverged = axes[2]
+        radius, unconverged = watched
         _over_steps(radius, [], evals, "spectral_radius", FORWARD, ("", "mean, test"))
         _over_steps(radius, [], evals, "spectral_radius_max", ADJOINT, ("", "largest, test"))
         _over_steps(unconverged, train, evals, "forward_unconverged", FORWARD, ("forward", "forward, test"), 100.0)
         _over_steps(unconverged, train, [], "adjoint_unconverged", ADJOINT, ("adjoint", ""), 100.0)
-        titles += ["Spectral radius of ∂f/∂z", "Samples short of the tolerance, %"]
     # A logarithmic axis without a positive value would warn.
     if any(record.get(name) for record in train for name in ("forward_residual", "adjoint_residual")):
         residual.set_yscale("log")
-    for ax, name in zip(axes.flat, titles, strict=True):
+    for ax in unused:
+        ax.remove()
+    for ax, name in zip(axes, titles, strict=True):
         ax.set_title(name)
-        _dressed(ax, "step" if ax in axes[-1] else "", "")
-        if ax not in (loss, accuracy, residual):
+        is_last = ax in axes[-2:]  # of its column
+        _dressed(ax, "step" if is_last else "", "")
+        ax.tick_params(labelbottom=is_last)
+        if ax in (evaluations, *watched):
             ax.set_ylim(bottom=0)
     figure.suptitle(title, fontsize=11)
     return figure

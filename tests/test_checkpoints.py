@@ -168,7 +168,7 @@ def test_what_cannot_be_written_is_a_user_error_and_costs_no_earlier_checkpoint(
         files_of_at_most(size),
     ):
         checkpoints.save(manager, state_at(2), seconds=20.0)
-    assert str(error.value) == f"cannot write to --out {tmp_path}: File too large."
+    assert str(error.value) == f"cannot write to {tmp_path}: File too large."
     assert capfd.readouterr().err == ""
     checkpoints.set_aside_after(tmp_path, 1)
     save(tmp_path, 3)

@@ -36,7 +36,7 @@ def evaluation(step):
 )
 def test_any_run_can_be_drawn(tmp_path, lines):
     write(tmp_path, *lines)
-    curves.draw(tmp_path)
+    curves.draw(tmp_path, {"accuracy": "%"})
     picture = matplotlib.image.imread(tmp_path / "curves.png")
     assert min(picture.shape[:2]) > 500
     assert not list(tmp_path.glob(".*"))
@@ -47,17 +47,17 @@ def test_a_folder_s_name_is_no_formula(tmp_path, lines):
     run = tmp_path / r"$\nothing$"
     run.mkdir()
     write(run, *lines)
-    curves.draw(run)
+    curves.draw(run, {"accuracy": "%"})
     assert (run / "curves.png").exists()
 
 
 def test_what_is_drawn_is_in_the_metrics(tmp_path):
     """Without lines the axes are empty; with them there is more ink."""
     write(tmp_path, *(train(step, loss=1 / step) for step in range(1, 50)))
-    curves.draw(tmp_path)
+    curves.draw(tmp_path, {"accuracy": "%"})
     drawn = matplotlib.image.imread(tmp_path / "curves.png")
     (tmp_path / "metrics.jsonl").write_text("")
-    curves.draw(tmp_path)
+    curves.draw(tmp_path, {"accuracy": "%"})
     empty = matplotlib.image.imread(tmp_path / "curves.png")
     colour = np.array([0x1F, 0x6F, 0x8B]) / 255
 
@@ -74,7 +74,7 @@ def test_stability_is_drawn_where_it_was_measured(tmp_path):
         (tmp_path / "metrics.jsonl").write_text("")
         for step, radius in enumerate(measured, 1):
             write(tmp_path, metrics.line("eval", step, 1, {"spectral_radius_max": radius}, seconds=1.0))
-        curves.draw(tmp_path)
+        curves.draw(tmp_path, {"accuracy": "%"})
         picture = matplotlib.image.imread(tmp_path / "curves.png")
         colour = np.array([0xD1, 0x60, 0x3D]) / 255
         return (np.abs(picture[..., :3] - colour) < 0.5 / 255).all(-1).sum()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deq_jax import evaluate
+from deq_jax.tasks.images.task import OPENER
 from deq_jax.training.disk.folder import claim
 from tests.runs import environment, records, tiny
 
@@ -44,7 +45,7 @@ def test_the_solve_can_be_given_another_tolerance(finished_run, capsys):
 
 
 def put_a_file_for_checkpoints(run):
-    claim(run, tiny(run))
+    claim(run, tiny(run), OPENER)
     (run / "checkpoints").write_text("")
 
 
@@ -53,14 +54,18 @@ def put_a_file_for_checkpoints(run):
     [
         (lambda out: None, ["{out}/missing"], "does not exist"),
         (lambda out: None, ["{out}"], "is not a run: it holds no config.json"),
-        (lambda out: claim(out, tiny(out)), ["{out}"], "holds no checkpoint. Start its training again"),
-        (lambda out: claim(out, tiny(out)), ["{out}", "--split", "validation"], "invalid choice 'validation'"),
+        (lambda out: claim(out, tiny(out), OPENER), ["{out}"], "holds no checkpoint. Start its training again"),
+        (lambda out: claim(out, tiny(out), OPENER), ["{out}", "--split", "validation"], "invalid choice 'validation'"),
         (lambda out: (out / "config.json").write_text("{"), ["{out}"], "damaged"),
-        (lambda out: claim(out, tiny(out, dataset="cifar10")), ["{out}", "--data-dir", "{out}"], "no cifar10"),
+        (lambda out: claim(out, tiny(out, dataset="cifar10"), OPENER), ["{out}", "--data-dir", "{out}"], "no cifar10"),
         (lambda out: None, [], "RUN"),
         (lambda out: None, [""], "an argument is empty"),
         (lambda out: put_a_file_for_checkpoints(out), ["{out}"], "checkpoints is a file"),
-        (lambda out: claim(out, tiny(out)), ["{out}", "--max-iter", "0"], "--max-iter must be positive, but is 0"),
+        (
+            lambda out: claim(out, tiny(out), OPENER),
+            ["{out}", "--max-iter", "0"],
+            "--max-iter must be positive, but is 0",
+        ),
         (lambda out: None, ["{out}", "--splt", "test"], "Unrecognized options: --splt"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):
         require_usable(tmp_path / "file", tiny(tmp_path))
-    with pytest.raises(UserError, match="cannot write to --out"):
+    with pytest.raises(UserError, match="cannot write to"):
         claim(tmp_path / "file" / "run", tiny(tmp_path))
 
 

@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_is_a_user_error(tmp_path):
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with pytest.raises(UserError) as error:
         metrics.append(tmp_path / "metrics.jsonl", train_line(1))
-    expected = f"cannot write to --out {tmp_path}: No space left on device. Free space; the same command continues."
+    expected = f"cannot write to {tmp_path}: No space left on device. Free space; started again, it goes on."
     assert str(error.value) == expected
 
 

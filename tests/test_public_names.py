@@ -1,6 +1,7 @@
 """Every public name says what it takes and gives, what it raises, and where it comes from."""
 
 import ast
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -10,7 +11,7 @@ import pytest
 from flax import nnx
 
 import deq_jax
-from deq_jax import nn, plots
+from deq_jax import nn, plots, training
 
 REFERENCE = Path(__file__).parents[1] / "docs/reference"
 PUBLIC = {
@@ -18,6 +19,7 @@ PUBLIC = {
     **{f"deq_jax.nn.{name}": getattr(nn, name) for name in nn.__all__ if name != "linen"},
     "deq_jax.nn.linen.DEQ": nn.linen.DEQ,
     **{f"deq_jax.plots.{name}": getattr(plots, name) for name in plots.__all__ if name.islower()},
+    **{f"deq_jax.training.{name}": getattr(training, name) for name in training.__all__},
 }
 SHAPE = re.compile(r"\[(batch|max_iter|n)\b")
 # What a name has no need to say, and why.
@@ -32,6 +34,13 @@ NO_SHAPES = {
     "deq_jax.plots.residuals": "takes a Solution, which says its own",
     "deq_jax.plots.iterations": "takes a Solution, which says its own",
     "deq_jax.plots.curves": "takes dictionaries of numbers",
+    "deq_jax.training.NonFiniteLossError": "an exception",
+    "deq_jax.training.Run": "has no arrays of its own",
+    "deq_jax.training.Settings": "has no arrays",
+    "deq_jax.training.Task": "Data and Outcome say theirs",
+    "deq_jax.training.UserError": "an exception",
+    "deq_jax.training.fit": "takes a Task, which says its own",
+    "deq_jax.training.load": "takes a Task, which says its own",
 }
 RAISES_NOTHING = {
     "deq_jax.Status": "an enumeration",
@@ -47,6 +56,13 @@ RAISES_NOTHING = {
     "deq_jax.plots.iterations": "any solution can be drawn",
     "deq_jax.plots.curves": "any run can be drawn",
     "deq_jax.plots.smoothed": "any values have a mean",
+    "deq_jax.training.Data": "a tuple; fit raises",
+    "deq_jax.training.NonFiniteLossError": "is raised",
+    "deq_jax.training.Outcome": "a tuple; fit raises",
+    "deq_jax.training.Run": "a tuple",
+    "deq_jax.training.Settings": "fit raises, in the same words",
+    "deq_jax.training.Task": "a tuple; fit raises",
+    "deq_jax.training.UserError": "is raised",
 }
 OURS = {
     "deq_jax.Status": "how this library's loop ends",
@@ -57,6 +73,7 @@ OURS = {
     "deq_jax.solve": "this library's loop",
     "deq_jax.nn.Stage": "how this library's stem is described",
     **{f"deq_jax.plots.{name}": "a picture" for name in plots.__all__ if name.islower()},
+    **{f"deq_jax.training.{name}": "this library's training" for name in training.__all__},
 }
 
 
@@ -72,7 +89,11 @@ def documentation(name):
 
 def parameters(thing):
     """What a caller may pass; Linen adds two of its own, and a tuple's fields are explained one by one."""
-    if hasattr(thing, "_fields"):
+    if (
+        hasattr(thing, "_fields")
+        or dataclasses.is_dataclass(thing)
+        or (inspect.isclass(thing) and issubclass(thing, Exception))
+    ):
         return []
     called = thing.__init__ if inspect.isclass(thing) and issubclass(thing, nnx.Module) else thing
     return [name for name in inspect.signature(called).parameters if name not in {"self", "parent", "name"}]
@@ -89,7 +110,7 @@ def test_it_is_described(name):
 def test_every_parameter_is_explained(name):
     doc = inspect.getdoc(PUBLIC[name])
     for parameter in parameters(PUBLIC[name]):
-        assert re.search(rf"^ +\*?{parameter}: ", doc, re.MULTILINE), parameter
+        assert re.search(rf"^ +\*{{0,2}}{parameter}: ", doc, re.MULTILINE), parameter
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if name not in NO_SHAPES])

@@ -244,7 +244,7 @@ def test_sigterm_stops_after_the_current_step_with_a_checkpoint(finished_run, tm
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM, err
-    assert "The same command continues" in out
+    assert "Started again, it goes on" in out
     assert "Traceback" not in err
     last = max(line["step"] for line in records(tmp_path))
     assert final_state(tmp_path).step == last

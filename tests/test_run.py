@@ -54,7 +54,7 @@ def test_a_run_that_another_process_trains_is_left_alone(finished_run):
     ("name", "said"),
     [
         ("metrics.jsonl", "error: Is a directory: {out}/metrics.jsonl."),
-        ("environment.json", "error: cannot write to --out {out}: Is a directory: {out}/environment.json."),
+        ("environment.json", "error: cannot write to {out}: Is a directory: {out}/environment.json."),
     ],
 )
 def test_a_folder_in_a_files_place_is_said_in_a_line(tmp_path, capsys, name, said):
@@ -75,7 +75,7 @@ def test_another_configuration_in_the_same_folder_is_refused_before_anything_is_
 
 
 def test_a_batch_larger_than_the_data_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="--batch-size 2000 exceeds the 1,437 training images"):
+    with pytest.raises(UserError, match="batch_size 2000 exceeds the 1,437 training images"):
         train(tiny(tmp_path, batch_size=2000))
 
 
@@ -109,7 +109,7 @@ def test_a_network_that_its_last_step_has_broken_is_no_result(tmp_path):
 
 
 def test_too_little_memory_is_said_in_two_lines(tmp_path, monkeypatch):
-    def exhaust(plan, state, config):
+    def exhaust(plan, state, config, opener):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nmore")
 
     monkeypatch.setattr("deq_jax.training.run._run", exhaust)

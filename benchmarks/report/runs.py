@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.task import OPENER
 from deq_jax.training.disk import metrics
-from deq_jax.training.disk.folder import read_config
+from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.record import MAY_DIFFER, flatten, to_dict
 
@@ -62,6 +63,7 @@ class Run(NamedTuple):
 
 def read_run(folder: Path) -> Run | None:
     """The run in a folder; None where it has not been trained to its end, or has not recorded what it ran on."""
+    require_task(folder, OPENER, "the report is on those")
     config = read_config(folder, Config)
     records = metrics.read(folder / "metrics.jsonl")
     train = [record for record in records if record["kind"] == "train"]

@@ -6,6 +6,7 @@ import optax
 from flax import nnx
 
 from deq_jax.training.errors import UserError
+from deq_jax.training.promises import require_data
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps.batches import count
 from deq_jax.training.steps.optimizer import build_optimizer
@@ -27,6 +28,11 @@ class Plan(NamedTuple):
     last_step: int
 
     @property
+    def has_test(self) -> bool:
+        """Whether there is anything to evaluate on."""
+        return "test" in self.task.data.splits
+
+    @property
     def all_steps(self) -> int:
         """Steps of all epochs, which schedules span; the last step may come before."""
         return self.settings.epochs * self.steps_per_epoch
@@ -44,9 +50,9 @@ class Plan(NamedTuple):
         return step > 0 and (step % self.steps_per_epoch == 0 or step >= self.last_step)
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the test split is evaluated after the `step`-th update."""
+        """Whether the test split is evaluated after the `step`-th update; never where there is none."""
         every = self.settings.evaluation.every * self.steps_per_epoch
-        return step > 0 and (step % every == 0 or step >= self.last_step)
+        return self.has_test and step > 0 and (step % every == 0 or step >= self.last_step)
 
 
 def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
@@ -55,10 +61,11 @@ def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
     Raises:
         UserError: the data or the settings do not fit.
     """
+    require_data(task.data)
     samples = count(task.data.splits["train"])
     steps_per_epoch = samples // settings.batch_size
     if not steps_per_epoch:
-        raise UserError(f"--batch-size {settings.batch_size} exceeds the {samples:,} training {task.data.unit}.")
+        raise UserError(f"batch_size {settings.batch_size} exceeds the {samples:,} training {task.data.unit}.")
     all_steps = settings.epochs * steps_per_epoch
     last_step = all_steps if settings.max_steps is None else min(all_steps, settings.max_steps)
     model = evaluation_model(task, settings)

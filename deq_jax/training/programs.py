@@ -4,12 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from deq_jax.training.plan import Plan
 from deq_jax.training.process.compilation import compiled
+from deq_jax.training.promises import evaluation_of, loss_of
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps import penalty
-from deq_jax.training.steps.batches import eval_batches, taken
+from deq_jax.training.steps.batches import count, eval_batches, taken
 from deq_jax.training.steps.evaluation import evaluate
 from deq_jax.training.steps.phases import Phase, phases_of
 from deq_jax.training.steps.radius import RadiusStep, make_radius_step
@@ -22,7 +24,8 @@ class Programs(NamedTuple):
     """Compiled for one batch size."""
 
     train_steps: dict[Phase, TrainStep]
-    eval_step: EvalStep
+    eval_step: EvalStep | None
+    """None where there is no test split."""
     radius_step: RadiusStep | None
     """None where no samples are to be looked at."""
 
@@ -35,6 +38,7 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
         penalty_weight=settings.penalty.weight if phase.has_penalty else 0.0,
         penalty={"jacobian": penalty.jacobian, "contraction": penalty.contraction}[settings.penalty.kind],
         average_decay=settings.average_decay,
+        equilibria=task.equilibria,
     )
 
 
@@ -45,24 +49,26 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
 
     def update(phase: Phase) -> TrainStep:
         model = training_model(task, settings, phase)
-        train_step = make_train_step(model, task.loss, plan.optimizer, build_recipe(task, settings, phase))
+        loss = loss_of(task, needs_functions=phase.has_penalty)
+        train_step = make_train_step(model, loss, plan.optimizer, build_recipe(task, settings, phase))
         return compiled(train_step, state, batch.examples, donate_argnums=(0,))
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
-    radius_step = None
+    train_steps = {phase: update(phase) for phase in sorted(phases)}
+    if not plan.has_test:
+        return Programs(train_steps, eval_step=None, radius_step=None)
+    evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
-        radius_step = compiled(make_radius_step(plan.model, task.evaluate), *state.evaluated, _watched(plan))
-    return Programs(
-        train_steps={phase: update(phase) for phase in sorted(phases)},
-        eval_step=compiled(make_eval_step(plan.model, task.evaluate), *state.evaluated, *batch),
-        radius_step=radius_step,
-    )
+        radius_step = compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
+    eval_step = compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *batch)
+    return Programs(train_steps, eval_step, radius_step)
 
 
 def evaluate_test_split(
     plan: Plan, programs: Programs, state: TrainState, is_cancelled: Callable[[], bool]
 ) -> dict[str, float] | None:
     """Means over the test split, and how contractive the cell is; None when cancelled."""
+    assert programs.eval_step is not None
     batches = eval_batches(plan.task.data.splits["test"], plan.settings.batch_size)
     means = evaluate(programs.eval_step, state, batches, is_cancelled)
     if means is not None and programs.radius_step is not None:
@@ -74,4 +80,6 @@ def evaluate_test_split(
 
 def _watched(plan: Plan) -> Examples:
     """The samples at whose equilibria the cell is looked at."""
-    return taken(plan.task.data.splits["test"], slice(plan.settings.evaluation.radius_samples))
+    test = plan.task.data.splits["test"]
+    samples = min(plan.settings.evaluation.radius_samples, count(test))
+    return taken(test, np.arange(samples))

@@ -20,7 +20,7 @@ from deq_jax.training.process.compilation import require_backend, use_persistent
 from deq_jax.training.process.signals import stop_requests
 from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.steps.batches import count, train_batch
+from deq_jax.training.steps.batches import train_batch
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.task import Task
 
@@ -36,7 +36,7 @@ class _Start(NamedTuple):
     is_evaluated: bool
 
 
-def run(open_task: Callable[[], Task], settings: Settings, config: Any = None) -> int:
+def run(open_task: Callable[[], Task], settings: Settings, config: Any = None, opener: str | None = None) -> int:
     """Trains, or continues, the run in `settings.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
 
     On a CPU a continued run ends with the very parameters of an uninterrupted one.
@@ -46,6 +46,7 @@ def run(open_task: Callable[[], Task], settings: Settings, config: Any = None) -
         settings: what the run takes.
         config: all that makes this run another than others, a frozen dataclass, as config.json keeps it; the settings
             where it is None.
+        opener: the module that can open the task again, with `reopened`; None for a task of the caller's own.
 
     Raises:
         UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX
@@ -55,27 +56,25 @@ def run(open_task: Callable[[], Task], settings: Settings, config: Any = None) -
     out, config = settings.out, settings if config is None else config
     require_backend()
     use_persistent_cache()
-    require_usable(out, config)
+    require_usable(out, config, opener)
     plan, state = prepare(open_task(), settings)
     with held(out):
-        require_usable(out, config)  # again: another process may have begun, and ended, in the meantime
-        return _run(plan, state, config)
+        require_usable(out, config, opener)  # again: another process may have begun, and ended, in the meantime
+        return _run(plan, state, config, opener)
 
 
-def _run(plan: Plan, state: TrainState, config: Any) -> int:
+def _run(plan: Plan, state: TrainState, config: Any, opener: str | None) -> int:
     out, data = plan.settings.out, plan.task.data
-    start = _find_start(out, state)
-    if start.step >= plan.last_step and start.is_evaluated:
-        print(f"{out} is finished: {_result(out, plan.task.metrics)}. Nothing to do.")
-        return 0
-    described = environment.describe_data(data)
+    start, described = _find_start(out, state), environment.describe_data(data)
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
-    claim(out, config)
-    _clear_way(out, start.step)
+    if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
+        print(f"{out} is finished: {_result(out, plan.task.metrics)}. Nothing to do.")
+        return 0
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     print(
-        f"{data.name}: {count(data.splits['train']):,} training and {count(data.splits['test']):,} test {data.unit}. "
+        f"{data.name}: {described[f'training_{data.unit}']:,} training and {described[f'test_{data.unit}']:,} test "
+        f"{data.unit}. "
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else "."),
         flush=True,
@@ -86,6 +85,9 @@ def _run(plan: Plan, state: TrainState, config: Any) -> int:
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
     print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
+    # Only now, since a task whose functions return something else than they have promised has begun no run.
+    claim(out, config, opener)
+    _clear_way(out, start.step)
     environment.write(
         out / "environment.json",
         environment.describe()
@@ -97,9 +99,9 @@ def _run(plan: Plan, state: TrainState, config: Any) -> int:
         is_anew=not start.step,
     )
     signal = _train(plan, programs, start, lambda: time.monotonic() - began)
-    curves.draw(out)
+    curves.draw(out, plan.task.metrics)
     if signal is not None:
-        print("Stopped. The same command continues.")
+        print("Stopped. Started again, it goes on.")
         return 128 + signal
     print(f"Finished: {_result(out, plan.task.metrics)}. See {out / 'curves.png'}")
     return 0
@@ -172,7 +174,7 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
             if plan.evaluates_at(step):
                 evaluate_on_test(state, step)
                 if clock() - drawn > _SECONDS_BETWEEN_CURVES:
-                    curves.draw(out)
+                    curves.draw(out, plan.task.metrics)
                     drawn = clock()
             # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
             if stop() is not None:
@@ -194,14 +196,18 @@ def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
         else f"the last good checkpoint is {checkpoints.folder_of(out, good)}"
     )
     return NonFiniteLossError(
-        f"{what}; {named}.\nTry a lower --optimizer.learning-rate or --solver.tol with another --out."
+        f"{what}; {named}.\nTry a lower optimizer.learning_rate or solver.tol, in another folder."
     )
 
 
 def _result(out: Path, units: Mapping[str, str]) -> str:
-    """The last evaluation's first metric, the loss where the task has none."""
+    """The first metric, or the loss where the task has none, of the last evaluation, or else of the last step."""
     records = metrics.read(out / "metrics.jsonl")
-    last = next(record for record in reversed(records) if record["kind"] == "eval")
+    kind = "eval" if any(record["kind"] == "eval" for record in records) else "train"
+    last = next((record for record in reversed(records) if record["kind"] == kind), None)
+    if last is None:
+        return "its account is lost"
     name, unit = next(iter(units.items()), ("loss", ""))
     value = "unknown" if last.get(name) is None else metrics.said(last[name], unit)
-    return f"test {name} {value} after step {last['step']:,} and {last['seconds']:.0f} s"
+    where = "test" if kind == "eval" else "training"
+    return f"{where} {name} {value} after step {last['step']:,} and {last['seconds']:.0f} s"

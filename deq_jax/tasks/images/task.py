@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +14,15 @@ from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.deq import prepared
 from deq_jax.tasks.images.augmentation import augment
 from deq_jax.tasks.images.build import Classifier, build_model
-from deq_jax.tasks.images.config import Config
+from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.data import Dataset, Examples, Images, Labels, load
+from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
+from deq_jax.training.settings.settings import Settings
 from deq_jax.training.task import Data, Outcome, Task
+
+OPENER = __name__
+"""Where a run's task can be opened again, as config.json has it."""
 
 
 def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task:
@@ -26,6 +32,12 @@ def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task
         UserError: the data or the settings do not fit.
     """
     return image_task(config, {split: load(config.dataset, split, config.data_dir) for split in splits})
+
+
+def reopened(run: Path) -> tuple[Task, Settings, Config]:
+    """The task of a run, with the test split alone, and how it was trained; raises as `open_task` does."""
+    config = read_config(run, Config)
+    return open_task(config, ["test"]), settings_of(config), config
 
 
 def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:

@@ -3,7 +3,7 @@
 import functools
 
 from deq_jax.tasks.images.config import Config, located, settings_of
-from deq_jax.tasks.images.task import open_task
+from deq_jax.tasks.images.task import OPENER, open_task
 from deq_jax.training.process.compilation import told_of_memory
 from deq_jax.training.run import run
 
@@ -11,4 +11,4 @@ from deq_jax.training.run import run
 def train(config: Config) -> int:
     """Trains, or continues, the run in `config.out`; returns and raises as `run.run` does."""
     with told_of_memory("--batch-size, --model.channels or --solver.m with another --out"):
-        return run(functools.partial(open_task, config), settings_of(config), located(config))
+        return run(functools.partial(open_task, config), settings_of(config), located(config), OPENER)

@@ -75,14 +75,15 @@ def restore(run: Path, like: TrainState) -> Restored | None:
             print(f"warning: {other} is damaged; continuing from step {step}.", file=sys.stderr)
         if seal["form"] != _form(like):
             raise UserError(
-                f"{folder} is of another model than the run's configuration now gives: was deq_jax updated?"
+                f"{folder} is of another model: {_difference(seal['form'], _form(like))}.\n"
+                f"Give the model and the version of deq_jax that the run was started with, or choose another folder."
             )
         return Restored(_read(folder, like), seal["seconds"])
     # One without a seal was still being written when the run ended, so a run with no other has simply not begun.
     if any((folder / _SEAL).exists() for folder in damaged):
         raise UserError(
             f"no checkpoint in {_folder(run)} is readable: {', '.join(folder.name for folder in damaged)}.\n"
-            f"Bring one back from a copy, or start afresh with another --out."
+            f"Bring one back from a copy, or start afresh in another folder."
         )
     return None
 
@@ -136,6 +137,12 @@ def _form(state: TrainState) -> dict[str, str]:
     """Type and shape of every array, by its place in the state."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): str(jax.typeof(leaf)) for path, leaf in leaves}
+
+
+def _difference(theirs: dict[str, str], ours: dict[str, str]) -> str:
+    """The first array that differs, in words."""
+    name = next(name for name in (*theirs, *ours) if theirs.get(name) != ours.get(name))
+    return f"it has {theirs.get(name, 'nothing')} at {name}, and this one {ours.get(name, 'nothing')}"
 
 
 def _digests(folder: Path) -> dict[str, str]:

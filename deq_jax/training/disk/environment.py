@@ -39,14 +39,17 @@ def describe() -> dict[str, Any]:
 
 
 def describe_data(data: Data) -> dict[str, Any]:
-    """What tells these data from others: numbers of samples, how they were stored, and a digest."""
-    train, test = data.splits["train"], data.splits["test"]
+    """What tells these data from others: numbers of samples, how they were stored, and a digest of all arrays.
+
+    Of a source, which may be larger than memory, there is no digest.
+    """
     digest = hashlib.sha256()
-    for array in jax.tree.leaves((train, test)):
-        digest.update(np.ascontiguousarray(array).data)
+    for array in jax.tree.leaves([data.splits[name] for name in ("train", "test") if name in data.splits]):
+        if isinstance(array, np.ndarray | jax.Array):
+            digest.update(np.ascontiguousarray(array).data)
     return {
-        f"training_{data.unit}": count(train),
-        f"test_{data.unit}": count(test),
+        f"training_{data.unit}": count(data.splits["train"]),
+        f"test_{data.unit}": count(data.splits["test"]) if "test" in data.splits else 0,
         "encoding": data.encoding,
         "digest": digest.hexdigest(),
     }

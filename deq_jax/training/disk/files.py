@@ -21,10 +21,10 @@ def writing_to(run: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            problem = f"{error.strerror}. Free space; the same command continues."
+            problem = f"{error.strerror}. Free space; started again, it goes on."
         else:
             problem = f"{reason(error)}."
-        raise UserError(f"cannot write to --out {run}: {problem}") from error
+        raise UserError(f"cannot write to {run}: {problem}") from error
 
 
 def write_atomically(path: Path, text: str) -> None:

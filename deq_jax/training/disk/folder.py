@@ -9,21 +9,33 @@ from deq_jax.training.disk.files import write_atomically, writing_to
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.record import differences, from_dict, to_dict
 
+_OPENER = "task"
+"""The key of config.json beside those of the configuration."""
 
-def require_usable(out: Path, config: Any) -> None:
-    """Raises UserError where the folder holds a run of another configuration, or something that is no run."""
+
+def require_usable(out: Path, config: Any, opener: str | None = None) -> None:
+    """Raises UserError where the folder holds a run of another task or configuration, or something that is no run."""
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder.")
+        raise UserError(f"{out} is a file; name a folder to keep the run in.")
     if (out / "config.json").exists():
+        require_task(out, opener, "choose another folder")
         different = differences(read_config(out, type(config)), config)
         if different:
             fields = ", ".join(f"{name} {theirs} instead of {ours}" for name, (theirs, ours) in different.items())
             raise UserError(
                 f"{out} holds a run of another configuration: {fields}.\n"
-                f"Choose another --out, or repeat that run's settings to continue it."
+                f"Choose another folder, or repeat that run's settings to continue it."
             )
     elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
-        raise UserError(f"--out {out} holds files, but no run (no config.json); name a new or an empty folder.")
+        raise UserError(f"{out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def require_task(run: Path, opener: str | None, advice: str) -> None:
+    """Raises UserError, which ends in the advice, where config.json names another task; older ones name none."""
+    theirs = _values(run).get(_OPENER, opener)
+    if theirs != opener:
+        theirs, ours = (f"the task {name}" if name else "a task of one's own" for name in (theirs, opener))
+        raise UserError(f"{run} holds a run of {theirs}, not of {ours}; {advice}.")
 
 
 def require_same_data(out: Path, data: Mapping[str, Any], unit: str, remedy: str) -> None:
@@ -44,14 +56,20 @@ def require_same_data(out: Path, data: Mapping[str, Any], unit: str, remedy: str
         )
         raise UserError(
             f"{out} was trained on other data: {was}; now it is {'others' if was == now else now}.\n"
-            f"{remedy}, or choose another --out."
+            f"{remedy}, or choose another folder for the run."
         )
 
 
-def claim(out: Path, config: Any) -> None:
-    """Writes config.json into the folder, which is there."""
+def claim(out: Path, config: Any, opener: str | None = None) -> None:
+    """Writes config.json into the folder, which is there; `opener` as `run.run` has it."""
     with writing_to(out):
-        write_atomically(out / "config.json", json.dumps(to_dict(config), indent=2) + "\n")
+        write_atomically(out / "config.json", json.dumps({_OPENER: opener} | to_dict(config), indent=2) + "\n")
+
+
+def opener_of(run: Path) -> str | None:
+    """The module that can open the run's task again, where config.json names one; raises as `read_config` does."""
+    name = _values(run).get(_OPENER)
+    return name if isinstance(name, str) else None
 
 
 def read_config[T](run: Path, kind: type[T]) -> T:
@@ -60,16 +78,29 @@ def read_config[T](run: Path, kind: type[T]) -> T:
     Raises:
         UserError: `run` is no run's folder, or its config.json is damaged.
     """
+    values = _values(run)
+    values.pop(_OPENER, None)
+    try:
+        return from_dict(kind, values)
+    except UserError as error:
+        raise _damaged(run, error) from error
+
+
+def _values(run: Path) -> dict[str, Any]:
     path = run / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError("it is no JSON object")
-        return from_dict(kind, values)
+        return values
     except OSError as error:
         if path.exists():
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
         problem = "does not exist" if not run.exists() else "is not a run: it holds no config.json"
-        raise UserError(f"{run} {problem}. Expected the --out of a python train.py.") from error
-    except (ValueError, UserError) as error:
-        raise UserError(f"{path} is damaged, or of another version of deq_jax: {error}") from error
+        raise UserError(f"{run} {problem}. Expected the folder that a training has written.") from error
+    except ValueError as error:
+        raise _damaged(run, error) from error
+
+
+def _damaged(run: Path, error: Exception) -> UserError:
+    return UserError(f"{run / 'config.json'} is damaged, or of another version of deq_jax: {error}")

@@ -38,7 +38,7 @@ def _lock(file: IO[str], run: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise UserError(
-            f"another process is training in {run}; wait for it or stop it.\nTo train beside it, choose another --out."
+            f"another process is training in {run}; wait for it or stop it.\nTo train beside it, choose another folder."
         ) from error
     except OSError as error:
         print(f"warning: {run} cannot be locked ({error.strerror}); start no second run in it.", file=sys.stderr)

@@ -8,6 +8,7 @@ from flax import nnx
 
 import deq_jax
 from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
 from deq_jax.training.steps.phases import Phase
@@ -38,10 +39,20 @@ def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
     """The task's model, its weights drawn from the run's seed, solved as in a phase of the run."""
     solver = dataclasses.replace(settings.solver, max_iter=phase.max_iter)
     adjoint = build_adjoint(settings.adjoint, settings.solver, phase.adjoint_kind)
-    return task.model(build_solver(solver), adjoint, nnx.Rngs(settings.seed))
+    return _model(task, build_solver(solver), adjoint, settings)
 
 
 def evaluation_model(task: Task, settings: Settings) -> nnx.Module:
     """The task's model, its weights drawn from the run's seed, solved as in an evaluation."""
     solver = filled_from(settings.evaluation, settings.solver)
-    return task.model(build_solver(solver), build_adjoint(settings.adjoint, solver), nnx.Rngs(settings.seed))
+    return _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
+
+
+def _model(task: Task, solver: Solver, adjoint: Adjoint, settings: Settings) -> nnx.Module:
+    model = task.model(solver, adjoint, nnx.Rngs(settings.seed))
+    if not isinstance(model, nnx.Module):
+        raise UserError(
+            f"task.model returned a {type(model).__name__}; expected a function (solver, adjoint, rngs) → a fresh Flax "
+            f"NNX module, such as the module's class."
+        )
+    return model

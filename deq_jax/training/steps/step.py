@@ -12,8 +12,10 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 import deq_jax
 from deq_jax.training.steps.batches import count
-from deq_jax.training.steps.penalty import Penalty, jacobian
-from deq_jax.training.task import Examples, Outcome
+from deq_jax.training.steps.model import arrays_of, opened
+from deq_jax.training.steps.penalty import Penalty, jacobian, penalised
+from deq_jax.training.steps.solved import backward, forward
+from deq_jax.training.task import Examples, Outcome, each
 
 Mask = Bool[Array | np.ndarray, " batch"]
 
@@ -30,6 +32,8 @@ class Recipe(NamedTuple):
     """What is penalised, at the equilibrium of every sample."""
     average_decay: float | None = None
     """Share of the moving average of weights that is kept."""
+    equilibria: int = 1
+    """Layers that solve."""
 
 
 class TrainState(NamedTuple):
@@ -89,17 +93,16 @@ EvalStep = Callable[[PyTree, PyTree, Examples, Mask], EvalSums]
 def create_state(
     model: nnx.Module, optimizer: optax.GradientTransformation, *, keeps_average: bool = False
 ) -> TrainState:
-    """The state before the first step. The model may hold parameters and batch statistics, nothing else."""
-    _, *arrays = nnx.split(model, nnx.Param, nnx.BatchStat)
+    """The state before the first step: the model's parameters and batch statistics. What else it holds is constant."""
     # Copies: a donated state takes its arrays with it, and the model should keep its own.
-    params, batch_stats = jax.tree.map(jnp.copy, nnx.as_pure(arrays))
+    params, batch_stats = jax.tree.map(jnp.copy, arrays_of(model))
     average = jax.tree.map(jnp.copy, (params, batch_stats)) if keeps_average else ()
     return TrainState(jnp.zeros((), jnp.int32), params, batch_stats, optimizer.init(params), average)
 
 
 def make_train_step(
     model: nnx.Module,
-    loss: Callable[[Any, Examples, deq_jax.AdjointReport], Outcome],
+    loss: Callable[[Any, Examples, Any], Outcome],
     optimizer: optax.GradientTransformation,
     recipe: Recipe = Recipe(),  # noqa: B008
 ) -> TrainStep:
@@ -108,52 +111,52 @@ def make_train_step(
     The adjoint solve's evaluations and residuals come out as the gradient of `deq_jax.adjoint_report`. Jit it with
     `donate_argnums=0`, so that the update happens in place.
     """
-    graph = as_graph(model, training=True)
+    with_arrays = opened(model, training=True)
 
     def loss_of(
         params: PyTree,
-        report: deq_jax.AdjointReport,
-        batch_stats: PyTree,
+        report: Any,
+        state: TrainState,
         examples: Examples,
         key: Key[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[Any, ...]]:
-        model = nnx.merge(graph, params, batch_stats)
+        model = with_arrays(params, state.batch_stats, state.step)
         outcome = loss(model, examples, report)
         total = (outcome.loss if outcome.objective is None else outcome.objective).mean()
         penalty = None
         if recipe.penalty_weight:
-            assert outcome.f is not None
-            penalty = recipe.penalty(outcome.f, outcome.solution.value, key)
+            penalty = penalised(recipe.penalty, outcome, key)
             total += recipe.penalty_weight * penalty
-        is_solved = jnp.asarray(outcome.f is not None)
         batch_stats = nnx.as_pure(nnx.state(model, nnx.BatchStat))
-        return total, (outcome._replace(f=None), is_solved, penalty, batch_stats)
+        return total, (outcome._replace(f=None), penalty, batch_stats)
 
     def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, TrainMetrics]:
         augment_key, penalty_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state.step))
         if recipe.augment is not None:
             examples = recipe.augment(augment_key, examples)
-        no_report = deq_jax.adjoint_report(count(examples))
+        batch = count(examples)
+        no_report = each(recipe.equilibria, lambda: deq_jax.adjoint_report(batch))
         value_and_grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
-        (total, (outcome, is_solved, penalty, batch_stats)), (grads, report) = value_and_grad(
-            state.params, no_report, state.batch_stats, examples, penalty_key
+        (total, (outcome, penalty, batch_stats)), (grads, report) = value_and_grad(
+            state.params, no_report, state, examples, penalty_key
         )
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         average = state.average
         if recipe.average_decay is not None:
             average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
-        solution = outcome.solution
-        is_measured = jnp.isfinite(report.residual) | (report.status == deq_jax.Status.DIVERGED)
+        solved = forward(outcome.solutions, batch)
+        reports = (report,) if recipe.equilibria == 1 else report
+        adjoint = backward(reports, batch)
         metrics = TrainMetrics(
             loss=outcome.loss.mean(),
             metrics=jax.tree.map(jnp.mean, outcome.metrics),
-            forward_iterations=solution.iterations.astype(jnp.float32).mean(),
-            forward_residual=solution.residual.mean(),
-            adjoint_iterations=_where(is_solved, report.iterations).mean(),
-            adjoint_residual=_where(is_solved, report.residual).mean(),
-            forward_converged=_where(is_solved, _is_converged(solution.status)).mean(),
-            adjoint_converged=_where(is_solved & is_measured, _is_converged(report.status)).mean(),
+            forward_iterations=solved.iterations.mean(),
+            forward_residual=solved.residual.mean(),
+            adjoint_iterations=adjoint.iterations.mean(),
+            adjoint_residual=adjoint.residual.mean(),
+            forward_converged=solved.converged.mean(),
+            adjoint_converged=adjoint.converged.mean(),
             penalty=penalty,
             is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
         )
@@ -167,12 +170,11 @@ def make_eval_step(model: nnx.Module, evaluate: Callable[[Any, Examples], Outcom
 
     Normalisation uses the running statistics, so a sample's result does not depend on its batch.
     """
-    graph = as_graph(model, training=False)
+    with_arrays = opened(model, training=False)
 
     def eval_step(params: PyTree, batch_stats: PyTree, examples: Examples, mask: Mask) -> EvalSums:
-        outcome = evaluate(nnx.merge(graph, params, batch_stats), examples)
-        is_solved = jnp.asarray(outcome.f is not None)
-        solution = outcome.solution
+        outcome = evaluate(with_arrays(params, batch_stats), examples)
+        solved = forward(outcome.solutions, count(examples))
 
         def total(values: Array) -> Float[Array, ""]:
             return jnp.where(mask, values.astype(jnp.float32), 0).sum()
@@ -181,19 +183,12 @@ def make_eval_step(model: nnx.Module, evaluate: Callable[[Any, Examples], Outcom
             samples=mask.astype(jnp.float32).sum(),
             loss=total(outcome.loss),
             metrics=jax.tree.map(total, outcome.metrics),
-            forward_iterations=total(solution.iterations),
-            forward_residual=total(solution.residual),
-            forward_converged=total(_where(is_solved, _is_converged(solution.status))),
+            forward_iterations=total(solved.iterations),
+            forward_residual=total(solved.residual),
+            forward_converged=total(solved.converged),
         )
 
     return eval_step
-
-
-def as_graph(model: nnx.Module, *, training: bool) -> nnx.GraphDef:
-    """The model without its arrays, set to training or to evaluation; the model itself stays as it is."""
-    copy = nnx.clone(model)
-    copy.train() if training else copy.eval()
-    return nnx.split(copy, nnx.Param, nnx.BatchStat)[0]
 
 
 def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""]) -> PyTree:
@@ -204,15 +199,3 @@ def _averaged(average: PyTree, values: PyTree, decay: float, step: Int[Array, ""
     t = step.astype(jnp.float32)
     kept = jnp.minimum(decay, (1 + t) / (10 + t))
     return jax.tree.map(lambda mean, value: mean + (1 - kept) * (value - mean), average, values)
-
-
-def _where(is_solved: Bool[Array, "..."], values: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """What a solve has measured; infinite where there was none, as in a model of ordinary layers alone.
-
-    No NaN, which JAX can be told to take for a fault.
-    """
-    return jnp.where(is_solved, values, jnp.inf)
-
-
-def _is_converged(status: Array) -> Float[Array, " batch"]:
-    return (status == deq_jax.Status.CONVERGED).astype(jnp.float32)
