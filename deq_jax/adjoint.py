@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float, PyTree
 
+from deq_jax.norms import relative_residual, sample_unit
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
@@ -21,10 +22,8 @@ from deq_jax.trees import (
     accumulation_dtype,
     batch_size,
     flatten_samples,
-    relative_residual,
     restore_samples,
     sample_scale,
-    sample_unit,
     sample_where,
 )
 from deq_jax.varying import varying_like

@@ -11,10 +11,11 @@ from jaxtyping import Array, Int, PyTree
 from deq_jax.adjoint import Solver
 from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.norms import sample_unit
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale, sample_unit
+from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale
 
 
 def fixed_point_jvp(

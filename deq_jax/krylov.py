@@ -10,6 +10,7 @@ from jaxtyping import Array, PyTree
 
 from deq_jax.adjoint import Adjoint, implicit
 from deq_jax.implicit_function import hoist
+from deq_jax.norms import relative_residual, sample_unit
 from deq_jax.settings import check_positive, whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
@@ -17,10 +18,8 @@ from deq_jax.trees import (
     accumulation_dtype,
     flatten_function,
     flatten_samples,
-    relative_residual,
     restore_samples,
     sample_scale,
-    sample_unit,
     sample_where,
 )
 

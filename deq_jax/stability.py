@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
+from deq_jax.norms import sample_norm
 from deq_jax.settings import whole_number
 from deq_jax.single import batch_of_one
 from deq_jax.trees import (
@@ -21,7 +22,6 @@ from deq_jax.trees import (
     restore_samples,
     sample_difference,
     sample_dot,
-    sample_norm,
     sample_scale,
 )
 

@@ -147,43 +147,9 @@ def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
     return functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs])
 
 
-def sample_size(a: Matrices) -> Float[Array, " batch"]:
-    """Per-sample largest absolute value over all leaves."""
-    dtype = accumulation_dtype(a)
-    sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
-    return functools.reduce(jnp.maximum, sizes)
-
-
-def sample_norm(a: Matrices) -> Float[Array, " batch"]:
-    """Per-sample Euclidean norm over all leaves, at any scale: its square may leave the dtype's range."""
-    dtype = accumulation_dtype(a)
-    square = sample_dot(a, a)
-
-    def rescaled() -> Float[Array, " batch"]:
-        size = sample_size(a)
-        # Compilers divide by multiplying with the reciprocal, which must not be so small that it is flushed to zero.
-        unit = jnp.where((size > 0) & jnp.isfinite(size), jnp.clip(size, limits.tiny, 0.5 / limits.tiny), 1)
-        in_units = jax.tree.map(lambda leaf: leaf.astype(dtype) / unit[:, None], a)
-        # The others keep what they have to the bit, whatever their neighbours need.
-        return jnp.where(is_exact, jnp.sqrt(square), unit * jnp.sqrt(sample_dot(in_units, in_units)))
-
-    limits = jnp.finfo(dtype)
-    is_exact = (square > limits.tiny / limits.eps) & jnp.isfinite(square)
-    # Only a batch that needs it pays for another pass.
-    return lax.cond(jnp.all(is_exact), lambda: jnp.sqrt(square), rescaled)
-
-
 def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matrices:
     """``a`` for the samples in ``mask``, ``b`` for the others; a NaN on the side not taken has no effect."""
     return jax.tree.map(lambda x, y: jnp.where(mask[:, None], x, y), a, b)
-
-
-def sample_unit(a: Matrices) -> Float[Array, " batch"]:
-    """A power of two near each sample's largest number, by which numbers scale without rounding; 1 for zero. No derivative."""
-    size = lax.stop_gradient(sample_size(a))
-    usable = (size > 0) & jnp.isfinite(size)
-    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, size, 1))), -120, 120).astype(jnp.int32)
-    return jnp.ldexp(jnp.ones_like(size), exponent)
 
 
 def sample_scale(a: Matrices, factor: Float[Array, " batch"]) -> Matrices:
@@ -195,22 +161,6 @@ def sample_difference(a: Matrices, b: Matrices) -> Matrices:
     """``a − b``, in the dtype that norms and inner products are computed in."""
     dtype = accumulation_dtype((a, b))
     return jax.tree.map(lambda x, y: x.astype(dtype) - y.astype(dtype), a, b)
-
-
-def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
-    """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
-
-    Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite,
-    or so near the largest number that its norm is not.
-    """
-    return in_proportion(sample_norm(sample_difference(fz, z)), sample_norm(fz))
-
-
-def in_proportion(step: Float[Array, " batch"], size: Float[Array, " batch"]) -> Float[Array, " batch"]:
-    """The relative residual of a sample whose ``‖f(z) − z‖₂`` is ``step`` and whose ``‖f(z)‖₂`` is ``size``."""
-    ratio = step / jnp.where(size == 0, 1, size)
-    residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
-    return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)
 
 
 def draw(sampler: Callable[..., Array], key: Key[Array, ""], z: PyTree) -> PyTree:

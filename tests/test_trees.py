@@ -33,22 +33,6 @@ def test_where_is_not_spoiled_by_the_side_not_taken():
     np.testing.assert_array_equal(trees.sample_where(jnp.array([True, False]), a, b), [[1.0], [2.0]])
 
 
-@pytest.mark.parametrize(
-    ("fz", "z", "expected"),
-    [
-        ([3.0, 4.0], [3.0, 4.0], 0.0),
-        ([3.0, 4.0], [3.0, 3.5], 0.1),
-        ([0.0, 0.0], [0.0, 0.0], 0.0),
-        ([0.0, 0.0], [1.0, 0.0], np.inf),
-        ([np.nan, 0.0], [1.0, 0.0], np.nan),
-        ([np.inf, 0.0], [1.0, 0.0], np.nan),
-    ],
-)
-def test_relative_residual(fz, z, expected):
-    residual = trees.relative_residual(jnp.array([fz]), jnp.array([z]))
-    np.testing.assert_allclose(residual, [expected], rtol=1e-6)  # float32
-
-
 def test_batch_size_refuses_what_is_no_state():
     with pytest.raises(ValueError, match=r"share their leading axis.*'a'.*\(2, 3\).*'b'.*\(4,\)"):
         trees.batch_size({"a": jnp.ones((2, 3)), "b": jnp.ones(4)})
@@ -71,9 +55,3 @@ def test_batch_size_refuses_what_is_no_state():
 def test_another_form_is_named(fz, message):
     with pytest.raises(TypeError, match=message):
         trees.check_same_form(fz, jnp.ones((2, 3)))
-
-
-@pytest.mark.parametrize("size", [1e-36, 1e-30, 1e30, 1e38, 2e38])
-def test_a_norm_is_right_up_to_the_ends_of_the_dtype_s_range(size):
-    norm = jax.jit(trees.sample_norm)(jnp.array([[0.6 * size, 0.8 * size]], jnp.float32))
-    np.testing.assert_allclose(norm, np.float32(size), rtol=1e-5)

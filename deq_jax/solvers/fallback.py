@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from deq_jax.trees import Batch
 
-REACH = 2.0
+REACH = 8.0
 """An ``‖f(z)‖`` beyond this multiple of what plain steps could have reached was made by the rule."""
 PROOF = 0.1
 """There, only a residual below this share of the smallest one before shows that the rule was right."""

@@ -15,6 +15,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.norms import in_proportion, sample_norms
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
@@ -25,11 +26,9 @@ from deq_jax.trees import (
     batch_size,
     flatten_function,
     flatten_samples,
-    in_proportion,
     matched,
     restore_samples,
     sample_difference,
-    sample_norm,
     sample_where,
 )
 from deq_jax.varying import varying_like
@@ -122,7 +121,7 @@ def solve(
 
     def evaluate(carry: _Carry) -> _Carry:
         fz = lax.optimization_barrier(flat_f(carry.z))
-        step, size = sample_norm(sample_difference(fz, carry.z)), sample_norm(fz)
+        step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
         believed, better, returns, restarts, judged = lax.optimization_barrier(judge(carry.judged, step, size, eps))

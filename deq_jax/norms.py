@@ -1,0 +1,96 @@
+"""How large samples are: norms at any scale, and residuals in relation to them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float
+
+from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
+
+
+def sample_norm(a: Matrices) -> Float[Array, " batch"]:
+    """Per-sample Euclidean norm over all leaves, at any scale: its square may leave the dtype's range."""
+    return sample_norms(a)[0]
+
+
+def sample_norms(*several: Matrices) -> tuple[Float[Array, " batch"], ...]:
+    """The norm of each; on a CPU another pass is made for all of them, where one needs it, and elsewhere none."""
+    return lax.platform_dependent(*several, cpu=_norms_in_two_passes, default=_norms_in_one_pass)
+
+
+def _norms_in_two_passes(*several: Matrices) -> tuple[Float[Array, " batch"], ...]:
+    squares = [sample_dot(a, a) for a in several]
+    are_exact = [_is_exact(square) for square in squares]
+
+    def rescaled() -> list[Float[Array, " batch"]]:
+        return [_rescaled(*parts) for parts in zip(several, squares, are_exact, strict=True)]
+
+    # Only a batch that needs it pays for another pass.
+    all_exact = functools.reduce(jnp.logical_and, [jnp.all(is_exact) for is_exact in are_exact])
+    return tuple(lax.cond(all_exact, lambda: [jnp.sqrt(square) for square in squares], rescaled))
+
+
+def _rescaled(a: Matrices, square: Float[Array, " batch"], is_exact: Bool[Array, " batch"]) -> Float[Array, " batch"]:
+    size, tiny = sample_size(a), jnp.finfo(square.dtype).tiny
+    # Compilers divide by multiplying with the reciprocal, which must not be so small that it is flushed to zero.
+    unit = jnp.where((size > 0) & jnp.isfinite(size), jnp.clip(size, tiny, 0.5 / tiny), 1)
+    in_units = jax.tree.map(lambda leaf: leaf.astype(square.dtype) / unit[:, None], a)
+    # The others keep what they have to the bit, whatever their neighbours need.
+    return jnp.where(is_exact, jnp.sqrt(square), unit * jnp.sqrt(sample_dot(in_units, in_units)))
+
+
+def _norms_in_one_pass(*several: Matrices) -> tuple[Float[Array, " batch"], ...]:
+    """By sums of squares in three units at once: a kernel that reads its input has them for nothing.
+
+    Source: Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
+    """
+
+    def norm(a: Matrices) -> Float[Array, " batch"]:
+        wide = jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(a)), a)
+        small, square, large = (
+            sample_dot(scaled, scaled)
+            for scaled in (jax.tree.map(lambda leaf, unit=unit: leaf * unit, wide) for unit in (1 / far, 1.0, far))
+        )
+        by_range = jnp.where(jnp.isfinite(square), jnp.sqrt(large) / far, jnp.sqrt(small) * far)
+        return jnp.where(_is_exact(square), jnp.sqrt(square), by_range)
+
+    far = 2.0 ** (jnp.finfo(accumulation_dtype(several)).maxexp * 5 // 8)
+    return tuple(norm(a) for a in several)
+
+
+def _is_exact(square: Float[Array, " batch"]) -> Bool[Array, " batch"]:
+    limits = jnp.finfo(square.dtype)
+    return (square > limits.tiny / limits.eps) & jnp.isfinite(square)
+
+
+def sample_size(a: Matrices) -> Float[Array, " batch"]:
+    """Per-sample largest absolute value over all leaves."""
+    dtype = accumulation_dtype(a)
+    sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
+    return functools.reduce(jnp.maximum, sizes)
+
+
+def sample_unit(a: Matrices) -> Float[Array, " batch"]:
+    """A power of two near each sample's largest number, to scale by without rounding; 1 for zero. No derivative."""
+    size = lax.stop_gradient(sample_size(a))
+    usable = (size > 0) & jnp.isfinite(size)
+    exponent = jnp.clip(jnp.round(jnp.log2(jnp.where(usable, size, 1))), -120, 120).astype(jnp.int32)
+    return jnp.ldexp(jnp.ones_like(size), exponent)
+
+
+def relative_residual(fz: Matrices, z: Matrices) -> Float[Array, " batch"]:
+    """Per-sample relative residual, ``‖f(z) − z‖₂ / ‖f(z)‖₂``.
+
+    Zero where both norms are zero, infinite where only ``‖f(z)‖₂`` is, and NaN where ``z`` or ``f(z)`` is not finite,
+    or so near the largest number that its norm is not.
+    """
+    return in_proportion(*sample_norms(sample_difference(fz, z), fz))
+
+
+def in_proportion(step: Float[Array, " batch"], size: Float[Array, " batch"]) -> Float[Array, " batch"]:
+    """The relative residual of a sample whose ``‖f(z) − z‖₂`` is ``step`` and whose ``‖f(z)‖₂`` is ``size``."""
+    ratio = step / jnp.where(size == 0, 1, size)
+    residual = jnp.where(size == 0, jnp.where(step == 0, 0, jnp.inf), ratio)
+    return jnp.where(jnp.isfinite(step) & jnp.isfinite(size), residual, jnp.nan)
