@@ -147,7 +147,9 @@ def anderson(
         square = sample_dot(g, g)
         safeguard = hold_back(history.safeguard, jnp.sqrt(square), lam)
         known = remembered(since, slot, rows)
-        gamma, gain = jax.vmap(_coefficients)(gram, _products(g, residuals), known, square, safeguard.lam)
+        # The barriers keep the compiler from working the small system out anew in each place that reads a weight.
+        system = lax.optimization_barrier((gram, _products(g, residuals), known, square, safeguard.lam))
+        gamma, gain = lax.optimization_barrier(jax.vmap(_coefficients)(*system))
         waits, safeguard = widen(safeguard, (since > m) & (gain > GAIN))
         gamma = jnp.where(waits[:, None], 0, gamma)
         mixture = jax.tree.map(
