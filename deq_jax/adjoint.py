@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from deq_jax.implicit_function import check_solver
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.trees import (
@@ -81,10 +82,14 @@ def implicit(solver: Solver) -> Adjoint:
     Returns:
         An adjoint, to hand to [`deq_jax.fixed_point`][].
 
+    Raises:
+        TypeError: ``solver`` is no callable ``(f, z0)``.
+
     The solve starts from ``g = y``, and in units of ``y``: cotangents of a mean loss may be too small to square.
 
     Source: the chapter, "Implicit differentiation of equilibrium layers".
     """
+    check_solver("solver", solver)
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         flat = flatten_samples(y)

@@ -1,6 +1,5 @@
 """The primitive: solve ``z = f(z, *args)``, and differentiate the solution by the implicit function theorem."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
@@ -10,8 +9,9 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
+from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
-from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.implicit_function import check_adjoint, check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.kept import kept_for_backward
 from deq_jax.pairs import state_of
 from deq_jax.settings import whole_number
@@ -44,6 +44,7 @@ def fixed_point(
     batched: bool = ...,
     has_aux: Literal[True],
 ) -> tuple[Solution, Any]: ...
+@advised_primitive
 def fixed_point(
     f: Callable[..., PyTree],
     z0: PyTree,
@@ -125,7 +126,7 @@ def fixed_point(
     batch = batch_size(z0)
     z0 = lax.stop_gradient(z0)
     _check_report(report, batch, z0)
-    adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
+    adjoint = implicit(solver) if adjoint is None else check_adjoint(adjoint)
     apply, closure = hoist(f, z0, args)
     held, given = take_out((solver, adjoint))
 
@@ -182,17 +183,6 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int, batch
     f, z0 = matched(f, z0, *args, batched=batched)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
-
-
-def _checked(adjoint: Any) -> Adjoint:
-    try:
-        inspect.signature(adjoint).bind("transposed", "y", "fixed_point")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "adjoint must be None or what deq_jax.implicit(solver), direct(), krylov(), jacobian_free() or "
-            f"phantom(steps) returns; got {adjoint!r}."
-        ) from error
-    return adjoint
 
 
 def _check_report(report: Any, batch: int | None, z0: PyTree) -> None:

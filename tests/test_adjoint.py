@@ -9,6 +9,7 @@ import deq_jax
 from deq_jax import Status
 from deq_jax.adjoint import DENSE_LIMIT
 from tests.problems import tanh_network
+from tests.unchecked import unchecked
 
 EXACT = {
     "same solver": None,
@@ -221,3 +222,11 @@ def test_an_adjoint_that_stops_early_says_so():
     short = deq_jax.implicit(functools.partial(deq_jax.forward_iteration, tol=1e-6, max_iter=2))
     np.testing.assert_array_equal(status(short), Status.MAX_ITER)
     np.testing.assert_array_equal(status(None), Status.CONVERGED)
+
+
+@pytest.mark.parametrize(
+    "solver", [1e-3, "anderson", deq_jax.direct(), functools.partial(deq_jax.anderson, tolerance=1)]
+)
+def test_the_solver_of_an_adjoint_must_be_one(solver):
+    with pytest.raises(TypeError, match=r"^solver must be a callable \(f, z0\) -> Solution, got .*functools\.partial"):
+        unchecked(deq_jax.implicit)(solver)

@@ -38,7 +38,6 @@ RAISES_NOTHING = {
     "deq_jax.Solution": "a tuple",
     "deq_jax.AdjointReport": "a tuple",
     "deq_jax.Rule": "a tuple",
-    "deq_jax.implicit": "the solver's settings are checked by the solver",
     "deq_jax.jacobian_free": "takes nothing",
     "deq_jax.adjoint_report": "any number of samples has its zeros",
     "deq_jax.nn.ImageClassifier": "its parts raise",
