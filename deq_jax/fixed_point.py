@@ -11,6 +11,7 @@ from jaxtyping import PyTree
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
+from deq_jax.derivatives import in_reverse_mode_only
 from deq_jax.implicit_function import check_adjoint, check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.kept import kept_for_backward
 from deq_jax.pairs import state_of
@@ -97,8 +98,8 @@ def fixed_point(
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
-            ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``, or
-            ``adjoint`` is no adjoint.
+            ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``,
+            ``adjoint`` is no adjoint, or a derivative is asked for in forward mode.
         ValueError: the leading axes of ``z0`` differ, or ``report`` is not that of ``z0``'s batch, or within
             ``jax.shard_map`` is one for all devices.
 
@@ -155,6 +156,7 @@ def fixed_point(
         return z0_bar, *pull_back(solution.value), None, None if report is None else _as_report(solution, report)
 
     solve.defvjp(forward, backward)
+    args, closure, report = in_reverse_mode_only((args, closure, report))
     return solve(z0, args, closure, held, report)
 
 
