@@ -3,7 +3,7 @@
 The functional face. The Flax side is ``deq_jax.nn``, imported on its own: importing this package never imports Flax.
 """
 
-from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, phantom
+from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, or_nan, phantom
 from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.independence import check_independence
@@ -32,6 +32,7 @@ __all__ = [
     "jacobian_free",
     "jacobian_penalty",
     "krylov",
+    "or_nan",
     "phantom",
     "solve",
     "spectral_radius",

@@ -7,15 +7,16 @@ differentiated again.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from deq_jax.implicit_function import check_solver
+from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
+from deq_jax.solvers import anderson
 from deq_jax.trees import (
     accumulation_dtype,
     batch_size,
@@ -152,7 +153,13 @@ def jacobian_free() -> Adjoint:
 
     Source: Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", 2022.
     """
-    return lambda transposed, y, fixed_point: _truncated(y, 0, batch_size(y))
+
+    @_measures_nothing
+    def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
+        del transposed, fixed_point
+        return _truncated(y, 0, batch_size(y))
+
+    return solve
 
 
 def phantom(steps: int, damping: float = 1.0) -> Adjoint:
@@ -181,6 +188,7 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
         raise ValueError(f"phantom's damping must lie in (0, 1], got {damping}.")
     share = float(damping)  # a NumPy number would widen a narrower state
 
+    @_measures_nothing
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         del fixed_point
         g = jax.tree.map(lambda y: share * y, y)
@@ -189,6 +197,61 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
         return _truncated(g, steps, batch_size(y))
 
     return solve
+
+
+def or_nan(adjoint: Adjoint) -> Adjoint:
+    """``adjoint``, but with NaN for the gradient of every sample whose adjoint solve did not converge.
+
+    An adjoint solve that falls short gives a wrong gradient, which is used all the same, and only a report tells. Here
+    its cotangent ``g`` is NaN, and so is what ``g`` reaches: all of the sample's own gradients, and those of what it
+    shares with others, as parameters. Solves for derivatives of higher order are held to the same.
+
+    Args:
+        adjoint: a way of meeting the adjoint equation that measures how well it did: [`deq_jax.implicit`][],
+            [`deq_jax.krylov`][], [`deq_jax.direct`][], or one of your own, whose statuses are then believed.
+
+    Returns:
+        An adjoint, to hand to [`deq_jax.fixed_point`][].
+
+    Raises:
+        TypeError: ``adjoint`` is no adjoint.
+        ValueError: it is [`deq_jax.phantom`][] or [`deq_jax.jacobian_free`][], which measure nothing.
+
+    Examples:
+        >>> import functools, jax, jax.numpy as jnp, deq_jax
+        >>> x = jnp.ones((2, 1))
+        >>> def total(x, adjoint):
+        ...     f = lambda z, x: jnp.array([[0.1], [0.9]]) * z + x
+        ...     return deq_jax.fixed_point(f, jnp.zeros((2, 1)), x, adjoint=adjoint).value.sum()
+        >>> short = implicit(functools.partial(deq_jax.forward_iteration, max_iter=4))  # 1 / (1 - rate) is right
+        >>> print(jax.grad(total)(x, short).ravel().round(1), jax.grad(total)(x, or_nan(short)).ravel().round(1))
+        [1.1 3.4] [1.1 nan]
+
+    Source: this library's.
+    """
+    if getattr(check_adjoint(adjoint), "measures_nothing", False):
+        raise ValueError(
+            "or_nan takes an adjoint that measures how well it did, and phantom(steps) and jacobian_free() measure "
+            "nothing: every gradient would be NaN. Use them without it, or implicit(solver), krylov() or direct()."
+        )
+
+    def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
+        def higher(*args: Any, solver: Solver = anderson, adjoint: Adjoint | None = None, **settings: Any) -> Solution:
+            adjoint = or_nan(implicit(solver)) if adjoint is None else adjoint
+            return fixed_point(*args, solver=solver, adjoint=adjoint, **settings)
+
+        solution = adjoint(transposed, y, higher)
+        flat = flatten_samples(solution.value)
+        nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), flat)
+        g = sample_where(solution.status == Status.CONVERGED, flat, nan)
+        return solution._replace(value=restore_samples(g, solution.value))
+
+    return solve
+
+
+def _measures_nothing(adjoint: Adjoint) -> Adjoint:
+    adjoint.measures_nothing = True  # type: ignore[attr-defined]  # for or_nan
+    return adjoint
 
 
 def _truncated(g: PyTree, steps: int, batch: int) -> Solution:

@@ -66,7 +66,8 @@ def fixed_point(
 
     so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
     solves, and can be differentiated again, in reverse mode; forward mode is [`deq_jax.fixed_point_jvp`][]'s. What a
-    backward solve has found is used, however short it fell; only ``report`` tells.
+    backward solve has found is used, however short it fell: the gradient is then wrong. ``report`` tells, and
+    [`deq_jax.or_nan`][] makes it NaN.
 
     The gradient with respect to ``z0`` is zero. A sample that diverged has no equilibrium to differentiate, and adds
     nothing to any gradient, so long as ``f`` and its derivative are finite at the value returned for it. Where they are
@@ -83,7 +84,7 @@ def fixed_point(
             does not depend on its settings, traced ones included, whose gradient is zero.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
             [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
-            [`deq_jax.phantom`][].
+            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
         batched: False where ``z0`` is one problem, and no batch: leaves of any shapes, numbers included, that ``f``
