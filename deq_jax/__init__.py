@@ -3,7 +3,7 @@
 The functional face. The Flax side is ``deq_jax.nn``, imported on its own: importing this package never imports Flax.
 """
 
-from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, jacobian_free, phantom
+from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, or_nan
 from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.independence import check_independence
@@ -11,6 +11,7 @@ from deq_jax.krylov import krylov
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
 from deq_jax.stability import contraction_penalty, jacobian_penalty, spectral_radius
+from deq_jax.truncated import jacobian_free, phantom
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ __all__ = [
     "jacobian_free",
     "jacobian_penalty",
     "krylov",
+    "or_nan",
     "phantom",
     "solve",
     "spectral_radius",

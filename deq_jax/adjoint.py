@@ -7,20 +7,20 @@ differentiated again.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float, PyTree
 
+from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.norms import relative_residual, sample_unit
-from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
+from deq_jax.solvers import anderson
 from deq_jax.trees import (
     Batch,
     accumulation_dtype,
-    batch_size,
     flatten_samples,
     restore_samples,
     sample_scale,
@@ -85,10 +85,14 @@ def implicit(solver: Solver) -> Adjoint:
     Returns:
         An adjoint, to hand to [`deq_jax.fixed_point`][].
 
+    Raises:
+        TypeError: ``solver`` is no callable ``(f, z0)``.
+
     The solve starts from ``g = y``, and in units of ``y``: cotangents of a mean loss may be too small to square.
 
     Source: the chapter, "Implicit differentiation of equilibrium layers".
     """
+    check_solver("solver", solver)
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         flat = flatten_samples(y)
@@ -143,60 +147,54 @@ def direct() -> Adjoint:
     return solve
 
 
-def jacobian_free() -> Adjoint:
-    """Take ``g = y``, as if the Jacobian were zero: no solve at all, an approximate gradient.
+def or_nan(adjoint: Adjoint) -> Adjoint:
+    """``adjoint``, but with NaN for the gradient of every sample whose adjoint solve did not converge.
 
-    It is a descent direction where ``f`` is contractive enough. Nothing is measured, so the report's residual is
-    infinite and its status MAX_ITER.
-
-    Source: Fung et al., "JFB: Jacobian-free backpropagation for implicit networks", 2022.
-    """
-    return lambda transposed, y, fixed_point: _truncated(y, 0, batch_size(y))
-
-
-def phantom(steps: int, damping: float = 1.0) -> Adjoint:
-    r"""Cut the damped Neumann series of the inverse short; approximate.
-
-    $$g = \delta \sum_{i=0}^{\text{steps}} \big((1 - \delta)\,I + \delta\,J^\top\big)^i\, y,$$
-
-    which is ``steps`` damped iterations from ``g = damping · y``, and what backpropagation through ``steps + 1`` damped
-    evaluations of ``f`` at the equilibrium gives. Nothing is measured, so the report's residual is infinite and its
-    status MAX_ITER.
+    An adjoint solve that falls short gives a wrong gradient, which is used all the same, and only a report tells. Here
+    its cotangent ``g`` is NaN, and so is what ``g`` reaches: all of the sample's own gradients, and those of what it
+    shares with others, as parameters. Solves for derivatives of higher order are held to the same.
 
     Args:
-        steps: vector-Jacobian products to spend, at least 1.
-        damping: the share ``δ`` of each step that is taken, in (0, 1].
+        adjoint: a way of meeting the adjoint equation that measures how well it did: [`deq_jax.implicit`][],
+            [`deq_jax.krylov`][], [`deq_jax.direct`][], or one of your own, whose statuses are then believed.
 
     Returns:
         An adjoint, to hand to [`deq_jax.fixed_point`][].
 
     Raises:
-        ValueError: ``steps`` is not positive, or ``damping`` is out of its range.
+        TypeError: ``adjoint`` is no adjoint.
+        ValueError: it is [`deq_jax.phantom`][] or [`deq_jax.jacobian_free`][], which measure nothing.
 
-    Source: Geng et al., "On training implicit models", 2021, section 3.
+    Examples:
+        >>> import functools, jax, jax.numpy as jnp, deq_jax
+        >>> x = jnp.ones((2, 1))
+        >>> def total(x, adjoint):
+        ...     f = lambda z, x: jnp.array([[0.1], [0.9]]) * z + x
+        ...     return deq_jax.fixed_point(f, jnp.zeros((2, 1)), x, adjoint=adjoint).value.sum()
+        >>> short = implicit(functools.partial(deq_jax.forward_iteration, max_iter=4))  # 1 / (1 - rate) is right
+        >>> print(jax.grad(total)(x, short).ravel().round(1), jax.grad(total)(x, or_nan(short)).ravel().round(1))
+        [1.1 3.4] [1.1 nan]
+
+    Source: this library's.
     """
-    steps = whole_number("steps", steps)
-    if not 0 < damping <= 1:
-        raise ValueError(f"phantom's damping must lie in (0, 1], got {damping}.")
-    share = float(damping)  # a NumPy number would widen a narrower state
+    if getattr(check_adjoint(adjoint), "measures_nothing", False):
+        raise ValueError(
+            "or_nan takes an adjoint that measures how well it did, and phantom(steps) and jacobian_free() measure "
+            "nothing: every gradient would be NaN. Use them without it, or implicit(solver), krylov() or direct()."
+        )
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
-        del fixed_point
-        g = jax.tree.map(lambda y: share * y, y)
-        for _ in range(steps):
-            g = jax.tree.map(lambda g, jg, y: (1 - share) * g + share * (jg + y), g, transposed(g), y)
-        return _truncated(g, steps, batch_size(y))
+        def higher(*args: Any, solver: Solver = anderson, adjoint: Adjoint | None = None, **settings: Any) -> Solution:
+            adjoint = or_nan(implicit(solver)) if adjoint is None else adjoint
+            return fixed_point(*args, solver=solver, adjoint=adjoint, **settings)
+
+        solution = adjoint(transposed, y, higher)
+        flat = flatten_samples(solution.value)
+        nan = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), flat)
+        g = sample_where(solution.status == Status.CONVERGED, flat, nan)
+        return solution._replace(value=restore_samples(g, solution.value))
 
     return solve
-
-
-def _truncated(g: PyTree, steps: int, batch: Batch) -> Solution:
-    return Solution(
-        g,
-        jnp.full((batch,), jnp.inf, jnp.float32),
-        jnp.full((batch,), steps, jnp.int32),
-        jnp.full((batch,), Status.MAX_ITER, jnp.int8),
-    )
 
 
 def _as_one_matrix(z: PyTree) -> tuple[Float[Array, "batch n"], Callable[[Float[Array, "batch n"]], PyTree]]:

@@ -1,6 +1,5 @@
 """The primitive: solve ``z = f(z, *args)``, and differentiate the solution by the implicit function theorem."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal, overload
 
@@ -10,8 +9,10 @@ from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
+from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
-from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.derivatives import in_reverse_mode_only
+from deq_jax.implicit_function import check_adjoint, check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.kept import kept_for_backward
 from deq_jax.pairs import state_of
 from deq_jax.settings import whole_number
@@ -44,6 +45,7 @@ def fixed_point(
     batched: bool = ...,
     has_aux: Literal[True],
 ) -> tuple[Solution, Any]: ...
+@advised_primitive
 def fixed_point(
     f: Callable[..., PyTree],
     z0: PyTree,
@@ -64,7 +66,8 @@ def fixed_point(
 
     so memory does not grow with the evaluations spent. With an exact adjoint the gradient is as accurate as both
     solves, and can be differentiated again, in reverse mode; forward mode is [`deq_jax.fixed_point_jvp`][]'s. What a
-    backward solve has found is used, however short it fell; only ``report`` tells.
+    backward solve has found is used, however short it fell: the gradient is then wrong. ``report`` tells, and
+    [`deq_jax.or_nan`][] makes it NaN.
 
     The gradient with respect to ``z0`` is zero. A sample that diverged has no equilibrium to differentiate, and adds
     nothing to any gradient, so long as ``f`` and its derivative are finite at the value returned for it. Where they are
@@ -81,7 +84,7 @@ def fixed_point(
             does not depend on its settings, traced ones included, whose gradient is zero.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
             [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
-            [`deq_jax.phantom`][].
+            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
         batched: False where ``z0`` is one problem, and no batch: leaves of any shapes, numbers included, that ``f``
@@ -96,8 +99,8 @@ def fixed_point(
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
-            ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``, or
-            ``adjoint`` is no adjoint.
+            ``args`` hold something that is no array, ``solver`` returns something else than a Solution like ``z0``,
+            ``adjoint`` is no adjoint, or a derivative is asked for in forward mode.
         ValueError: the leading axes of ``z0`` differ, or ``report`` is not that of ``z0``'s batch, or within
             ``jax.shard_map`` is one for all devices.
 
@@ -125,7 +128,7 @@ def fixed_point(
     batch = batch_size(z0)
     z0 = lax.stop_gradient(z0)
     _check_report(report, batch, z0)
-    adjoint = implicit(solver) if adjoint is None else _checked(adjoint)
+    adjoint = implicit(solver) if adjoint is None else check_adjoint(adjoint)
     apply, closure = hoist(f, z0, args)
     held, given = take_out((solver, adjoint))
 
@@ -154,6 +157,7 @@ def fixed_point(
         return z0_bar, *pull_back(solution.value), None, None if report is None else _as_report(solution, report)
 
     solve.defvjp(forward, backward)
+    args, closure, report = in_reverse_mode_only((args, closure, report))
     return solve(z0, args, closure, held, report)
 
 
@@ -182,17 +186,6 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int, batch
     f, z0 = matched(f, z0, *args, batched=batched)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
-
-
-def _checked(adjoint: Any) -> Adjoint:
-    try:
-        inspect.signature(adjoint).bind("transposed", "y", "fixed_point")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            "adjoint must be None or what deq_jax.implicit(solver), direct(), krylov(), jacobian_free() or "
-            f"phantom(steps) returns; got {adjoint!r}."
-        ) from error
-    return adjoint
 
 
 def _check_report(report: Any, batch: Batch | None, z0: PyTree) -> None:

@@ -1,7 +1,7 @@
 """The primitive's sibling for forward mode: ``jax.jvp``, ``jax.jacfwd``, Hessians as ``jacfwd`` of ``jacrev``."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +9,38 @@ from jax import lax
 from jaxtyping import Array, Int, PyTree
 
 from deq_jax.adjoint import Solver
+from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
 from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
 from deq_jax.norms import sample_unit
+from deq_jax.pairs import state_of
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale
 
 
+@overload
+def fixed_point_jvp(
+    f: Callable[..., PyTree],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = ...,
+    tangent_solver: Solver | None = ...,
+    batched: bool = ...,
+    has_aux: Literal[False] = ...,
+) -> Solution: ...
+@overload
+def fixed_point_jvp(
+    f: Callable[..., tuple[PyTree, Any]],
+    z0: PyTree,
+    *args: Any,
+    solver: Solver = ...,
+    tangent_solver: Solver | None = ...,
+    batched: bool = ...,
+    has_aux: Literal[True],
+) -> tuple[Solution, Any]: ...
+@advised_primitive
 def fixed_point_jvp(
     f: Callable[..., PyTree],
     z0: PyTree,
@@ -25,7 +48,8 @@ def fixed_point_jvp(
     solver: Solver = anderson,
     tangent_solver: Solver | None = None,
     batched: bool = True,
-) -> Solution:
+    has_aux: bool = False,
+) -> Solution | tuple[Solution, Any]:
     r"""Solve ``z = f(z, *args)`` as [`deq_jax.fixed_point`][] does, differentiably in forward and reverse mode.
 
     The tangent ``t`` of the solution, for tangents ``dθ`` of ``args`` and of whatever ``f`` closes over, solves a
@@ -46,9 +70,11 @@ def fixed_point_jvp(
         tangent_solver: the solver for tangents and cotangents; None for ``solver``.
         batched: False where ``z0`` is one problem, of leaves of any shapes, and no batch; the solution's ``value`` is
             then like ``z0``, and the rest of it scalars.
+        has_aux: True where ``f`` returns a pair ``(z, aux)``, as in [`deq_jax.fixed_point`][].
 
     Returns:
-        A [`deq_jax.Solution`][]. Only its ``value`` carries derivatives.
+        A [`deq_jax.Solution`][], or with ``has_aux`` a pair of it and ``aux``. Only its ``value`` and ``aux`` carry
+        derivatives.
 
     Raises:
         TypeError: ``f(z0, *args)`` has another structure, shape or dtype than ``z0``, ``z0`` is not floating-point,
@@ -69,9 +95,13 @@ def fixed_point_jvp(
     check_solver("solver", solver)
     linear_solver = solver if tangent_solver is None else tangent_solver
     check_solver("tangent_solver", linear_solver)
+    settings: dict[str, Any] = {"solver": solver, "tangent_solver": tangent_solver}
+    if has_aux:
+        solution = fixed_point_jvp(state_of(f), z0, *args, batched=batched, **settings)
+        return solution, f(solution.value, *args)[1]
     if not batched:
         f, z0 = batch_of_one(f, z0, *args)
-        return only_problem(fixed_point_jvp(f, z0, *args, solver=solver, tangent_solver=tangent_solver))
+        return only_problem(fixed_point_jvp(f, z0, *args, **settings))
     f, z0 = matched(f, z0, *args)
     z0 = lax.stop_gradient(z0)
     apply, closure = hoist(f, z0, args)

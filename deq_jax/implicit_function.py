@@ -37,9 +37,21 @@ def check_solver(name: str, solver: Any) -> None:
         inspect.signature(solver).bind("f", "z0")
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{name} must be a callable (f, z0) -> Solution, got {solver!r}. "
+            f"{name} must be a callable (f, z0) -> Solution, got {solver!r}: {error}. "
             "Pass a function, such as functools.partial(deq_jax.anderson, tol=1e-3)."
         ) from error
+
+
+def check_adjoint(adjoint: Any) -> Any:
+    """``adjoint`` itself, or a TypeError where it cannot be called as ``adjoint(transposed, y, fixed_point)``."""
+    try:
+        inspect.signature(adjoint).bind("transposed", "y", "fixed_point")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            "adjoint must be None or what deq_jax.implicit(solver), direct(), krylov(), jacobian_free() or "
+            f"phantom(steps) returns; got {adjoint!r}."
+        ) from error
+    return adjoint
 
 
 def check_arguments(args: tuple) -> None:
@@ -47,8 +59,13 @@ def check_arguments(args: tuple) -> None:
     for path, leaf in jax.tree.leaves_with_path(args):
         if not (hasattr(leaf, "dtype") or isinstance(leaf, bool | int | float | complex)):
             raise TypeError(
-                f"args must hold arrays and numbers only, but args{jax.tree_util.keystr(path)} is {leaf!r}. "
-                "Close over what is no array: f = functools.partial(f, setting=...)."
+                f"args, what follows z0, must hold arrays and numbers only, but args{jax.tree_util.keystr(path)} is "
+                f"{leaf!r}. "
+                + (
+                    "Close over a function: f = lambda z, x: cell(z, x, function). A solver goes in by name, solver=."
+                    if callable(leaf)
+                    else "Close over what is no array: f = functools.partial(f, setting=...)."
+                )
             )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from deq_jax.implicit_function import check_arguments
-from deq_jax.trees import batch_size, check_same_form, draw, evaluating, flatten_samples, restore_samples
+from deq_jax.trees import batch_size, check_same_form, draw, flatten_samples, restore_samples, saying_what_it_is_given
 
 
 def check_independence(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> None:
@@ -69,8 +69,7 @@ def _differentiable(f: Callable[[PyTree], PyTree], z0: PyTree) -> tuple[PyTree, 
     A random one, at which no derivative is zero by chance; ``z0`` itself where ``f`` is not finite there.
     """
     for z in (draw(jax.random.normal, jax.random.key(0), z0), z0):
-        with evaluating(z0):
-            fz, pull_back = jax.vjp(f, z)
+        fz, pull_back = jax.vjp(saying_what_it_is_given(f, z0), z)
         check_same_form(fz, z0)
         (gradient,) = pull_back(jax.tree.map(jnp.ones_like, fz))
         if all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((fz, gradient))):

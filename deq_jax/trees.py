@@ -5,10 +5,11 @@ A state is any pytree of floating-point arrays. Solvers work on its flattened fo
 Sums accumulate in float32 or better, whatever the dtype of the leaves.
 """
 
-import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator
+import re
+import traceback
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
@@ -64,7 +65,7 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
     if jax.tree.structure(fz) != jax.tree.structure(z):  # type: ignore[operator]
         raise TypeError(
             f"f must return the structure that it is given: z0 is {jax.tree.structure(z)}, "
-            f"f(z0) is {jax.tree.structure(fz)}."
+            f"f(z0) is {jax.tree.structure(fz)}." + _about_a_pair(fz, z)
         )
     for (path, out), leaf in zip(jax.tree.leaves_with_path(fz), jax.tree.leaves(z), strict=True):
         given, returned = (f"{jnp.result_type(a)}{list(jnp.shape(a))}" for a in (leaf, out))
@@ -74,6 +75,15 @@ def check_same_form(fz: PyTree, z: PyTree) -> None:
                 f"f must return what it is given: z0{where} is {given}, f(z0){where} is {returned}. "
                 "Make z0 like the output of f, or cast or project inside f."
             )
+
+
+def _about_a_pair(fz: PyTree, z: PyTree) -> str:
+    is_pair = isinstance(fz, tuple) and len(fz) == 2 and jax.tree.structure(fz[0]) == jax.tree.structure(z)  # type: ignore[operator]
+    if not is_pair:
+        return ""
+    return (
+        " Where it is a pair (z, aux), say has_aux=True to the fixed_point functions; give a solver lambda z: f(z)[0]."
+    )
 
 
 def matched(
@@ -97,26 +107,40 @@ def matched(
     else:
         check_floating(z0)
     z0 = jax.tree.map(lambda leaf: lax.convert_element_type(jnp.asarray(leaf), jnp.result_type(leaf)), z0)
-    with evaluating(z0):
-        # A new function, since JAX may remember what the same one has closed over before.
-        form = jax.eval_shape(lambda *arguments: f(*arguments), z0, *args)
+    # A new function, since JAX may remember what the same one has closed over before.
+    form = jax.eval_shape(saying_what_it_is_given(f, z0), z0, *args)
     check_same_form(form, z0)
     z0 = varying_like(z0, (form, z0))
     return (lambda z, *args: varying_like(f(z, *args), z0)), z0
 
 
-@contextlib.contextmanager
-def evaluating(z0: PyTree) -> Iterator[None]:
-    """Say, in what ``f`` raises when it is traced, what it was given."""
-    try:
-        yield
-    except Exception as error:
-        forms = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", z0)
-        error.add_note(
-            f"deq_jax was evaluating f at a state z of the form of z0: {forms}. Where f wants another, give it as z0; "
-            "a cell in nn.DEQ says it by a method initial_state(x)."
-        )
-        raise
+def saying_what_it_is_given(f: Callable[..., PyTree], z0: PyTree) -> Callable[..., PyTree]:
+    """``f``, as a new function that says what it was given where an error in it may be about that."""
+
+    def traced(*arguments: Any) -> PyTree:
+        try:
+            return f(*arguments)
+        except Exception as error:
+            if _may_be_about_form(error):
+                forms = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", z0)
+                error.add_note(
+                    f"deq_jax was evaluating f at a state z of the form of z0: {forms}. Where f wants another, give it "
+                    "as z0; a cell in nn.DEQ says it by a method initial_state(x)."
+                )
+            raise
+
+    return traced
+
+
+def _may_be_about_form(error: Exception) -> bool:
+    """Whether an array library has raised it, as one of the kind and in the words that those have for forms."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    library = frame.f_globals.get("__name__", "").partition(".")[0]
+    # Subclasses are about traced values, but for this one of Flax Linen's.
+    kinds = ("TypeError", "ValueError", "IndexError", "AttributeError", "ScopeParamShapeError")
+    words = r"(?i)shape|size|dimension|dtype|ax[ei]s|index|indices|structure|attribute"
+    is_of_kind = type(error).__name__ in kinds and re.search(words, str(error)) is not None
+    return is_of_kind and library in ("jax", "numpy", "opt_einsum", "flax")
 
 
 def flatten_samples(z: PyTree) -> Matrices:

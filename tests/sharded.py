@@ -36,6 +36,7 @@ def of_network() -> dict[str, Callable]:
         "direct": deq_jax.direct(),
         "phantom": deq_jax.phantom(20),
         "jacobian_free": deq_jax.jacobian_free(),
+        "or_nan": deq_jax.or_nan(deq_jax.implicit(SOLVER)),
     }
 
     def start(x):

@@ -299,3 +299,9 @@ def test_a_cell_of_another_form_is_refused():
 
     with pytest.raises(TypeError, match=r"z0 is float32\[2, 3\], f\(z0\) is float32\[2, 6\]"):
         nn.DEQ(Doubling())(jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("setting", [{"solver": deq_jax.direct()}, {"adjoint": deq_jax.anderson}])
+def test_a_layer_refuses_what_is_no_solver_or_adjoint_when_it_is_made(setting):
+    with pytest.raises(TypeError, match=f"^{next(iter(setting))} must be"):
+        nn.DEQ(nnx.Linear(3, 3, rngs=nnx.Rngs(0)), **setting)

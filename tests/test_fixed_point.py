@@ -177,6 +177,10 @@ def test_misuse_is_named(settings, error, message):
 def test_arguments_that_are_no_arrays_are_named():
     with pytest.raises(TypeError, match=r"args\[1\]\['kind'\] is 'tanh'.*Close over"):
         fixed_point(lambda z, x, options: 0.5 * z + x, jnp.zeros((2, 1)), jnp.ones((2, 1)), {"kind": "tanh"})
+    with pytest.raises(
+        TypeError, match=r"args\[1\] is .*tanh.*Close over a function.*A solver goes in by name, solver="
+    ):
+        fixed_point(lambda z, x, g: 0.5 * g(z) + x, jnp.zeros((2, 1)), jnp.ones((2, 1)), jnp.tanh)
 
 
 def test_a_solver_must_return_a_solution():

@@ -64,7 +64,7 @@ def test_a_diverged_sample_has_no_tangent(x64):
 
 def test_the_primitive_itself_has_no_forward_mode(loss):
     loss, (x, w, scale) = loss
-    with pytest.raises(TypeError, match="forward-mode"):
+    with pytest.raises(TypeError, match=r"no forward mode.*deq_jax\.fixed_point_jvp"):
         jax.jvp(lambda x: loss(deq_jax.fixed_point, x, w, scale), (x,), (x,))
 
 
@@ -96,3 +96,20 @@ def test_tangents_of_any_size_give_the_same_derivative(size):
 def test_what_is_no_solver_is_refused(name, solver):
     with pytest.raises(TypeError, match=f"^{name} must be a callable"):
         unchecked(deq_jax.fixed_point_jvp)(lambda z: 0.5 * z, jnp.ones((1, 2)), **{name: solver})
+
+
+def test_what_else_f_has_to_tell_has_derivatives_in_both_modes(x64):
+    f, w, x = tanh_network(jax.random.key(0), 2, 4, dtype=jnp.float64)
+
+    def tell(w, batched=True):
+        def told(z, w):
+            hidden = z @ w
+            return f(z, x if batched else x[0], w), {"hidden": hidden}
+
+        z0 = jnp.zeros_like(x if batched else x[0])
+        sol, aux = deq_jax.fixed_point_jvp(told, z0, w, solver=TIGHT, has_aux=True, batched=batched)
+        return aux["hidden"], sol.value @ w
+
+    for batched in (True, False):
+        check_grads(lambda w: tell(w, batched)[0], (w,), order=1, modes=["fwd", "rev"])  # noqa: B023
+        np.testing.assert_array_equal(*tell(w, batched))

@@ -260,3 +260,9 @@ def test_a_perturbation_s_gradient_is_the_adjoint_solution(x64):
     gradient = jax.grad(lambda variables: layer.apply(variables, x).value.sum())(variables)
     # It is added in every evaluation: z = 0.5 z + x + h.
     np.testing.assert_allclose(gradient["perturbations"]["cell"]["h"], 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("setting", [{"solver": deq_jax.direct()}, {"adjoint": deq_jax.anderson}])
+def test_a_layer_refuses_what_is_no_solver_or_adjoint_when_it_is_made(setting):
+    with pytest.raises(TypeError, match=f"^{next(iter(setting))} must be"):
+        nn.linen.DEQ(Cell(), **setting)

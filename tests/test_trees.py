@@ -2,8 +2,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen
 
-from deq_jax import trees
+import deq_jax
+from deq_jax import nn, trees
 
 
 def test_flattening_keeps_samples_apart_and_is_undone():
@@ -55,3 +57,81 @@ def test_batch_size_refuses_what_is_no_state():
 def test_another_form_is_named(fz, message):
     with pytest.raises(TypeError, match=message):
         trees.check_same_form(fz, jnp.ones((2, 3)))
+
+
+Z0 = jnp.zeros((3, 4))
+SMALL = jnp.ones((3, 3))
+
+
+def raising(error):
+    def f(z):
+        raise error
+
+    return f
+
+
+def advice(run):
+    """The lines on ``z0`` in what a call raises."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # of any kind: that is the question
+        run()
+    return [note for note in getattr(caught.value, "__notes__", []) if "Where f wants another" in note]
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.checkpoint], ids=["plain", "jit", "checkpoint"])
+@pytest.mark.parametrize("solve", [deq_jax.fixed_point, deq_jax.anderson, deq_jax.check_independence])
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda z: z @ SMALL,
+        lambda z: z + SMALL,
+        lambda z: np.ones((3, 3)) * z,
+        lambda z: z.reshape(7, 2),
+        lambda z: jnp.einsum("bn,mn->bm", z, SMALL),
+        lambda z: jnp.concatenate([z, SMALL]),
+        lambda z: z[:, :, 0],
+        lambda z: z["fast"],
+        lambda z: z.fast,
+    ],
+)
+def test_an_error_that_may_be_about_the_form_of_the_state_names_it(transform, solve, f):
+    (line,) = advice(lambda: solve(transform(f), Z0))
+    assert "a state z of the form of z0: float32[3, 4]" in line
+
+
+def test_so_does_one_of_flax_linen():
+    class Cell(linen.Module):
+        @linen.compact
+        def __call__(self, z, x):
+            return linen.Dense(4)(z) + x
+
+    layer = nn.linen.DEQ(Cell())
+    variables = layer.init(jax.random.key(0), Z0)
+    assert advice(lambda: layer.apply(variables, jnp.ones((3, 7))))
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit, jax.vmap], ids=["plain", "jit", "vmap"])
+@pytest.mark.parametrize(
+    "f",
+    [
+        raising(ValueError("the temperature of this shape must be positive")),
+        raising(TypeError("no such axis")),
+        raising(RuntimeError("out of patience")),
+        lambda z: z * (1 / 0),
+        lambda z: z * {"a": 1}["b"],
+        lambda z: z * int("many"),
+        lambda z: jnp.sin(None),
+        lambda z: z if z.sum() > 0 else -z,
+        lambda z: np.asarray(z),
+        lambda z: deq_jax.anderson(lambda z: z, z, tol=-1.0).value,
+    ],
+)
+def test_what_is_not_about_it_is_left_alone(transform, f):
+    assert not advice(lambda: deq_jax.fixed_point(transform(f), Z0))
+
+
+def test_a_pair_is_taken_for_a_state_and_what_else_is_told():
+    with pytest.raises(TypeError, match=r"has_aux=True to the fixed_point.*give a solver lambda z: f\(z\)\[0\]"):
+        deq_jax.fixed_point(lambda z: (z, {"norm": 1.0}), Z0)
+    with pytest.raises(TypeError, match="structure") as caught:
+        deq_jax.fixed_point(lambda z: {"z": z}, Z0)
+    assert "has_aux" not in str(caught.value)

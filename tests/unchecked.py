@@ -1,8 +1,9 @@
 """Calls as a user makes them: only in these tests are annotations checked, and what they refuse never gets further."""
 
+import inspect
 from collections.abc import Callable
 
 
 def unchecked(function: Callable) -> Callable:
     """The function without the checks of its annotations."""
-    return getattr(function, "__wrapped__", function)
+    return inspect.unwrap(function)

@@ -8,7 +8,9 @@ from flax import nnx
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
+from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
@@ -31,12 +33,14 @@ class DEQ(nnx.Module):
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
     Raises:
-        TypeError: ``cell`` is no Flax NNX module, or the cell returns another form than its state's.
+        TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
+            another form than its state's.
         ValueError: when called: the cell changes its state inside the solve.
 
     Source: the chapter, "Implementing the backward pass".
     """
 
+    @advised_layer
     def __init__(
         self, cell: Callable[[PyTree, PyTree], PyTree], *, solver: Solver = anderson, adjoint: Adjoint | None = None
     ):
@@ -45,6 +49,9 @@ class DEQ(nnx.Module):
                 f"DEQ wraps a Flax NNX module, got {type(cell).__name__}. "
                 "For a plain function use deq_jax.fixed_point(f, z0, x)."
             )
+        check_solver("solver", solver)
+        if adjoint is not None:
+            check_adjoint(adjoint)
         self.cell = cell
         self.solver = solver
         self.adjoint = adjoint

@@ -9,7 +9,9 @@ from flax.core import DenyList
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
+from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
@@ -32,7 +34,8 @@ class DEQ(linen.Module):
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
 
     Raises:
-        TypeError: ``cell`` is no Flax Linen module, or the cell returns another form than its state's.
+        TypeError: ``cell`` is no Flax Linen module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
+            another form than its state's.
         ValueError: when called: the cell changes a variable or draws random numbers inside the solve.
 
     Examples:
@@ -55,12 +58,15 @@ class DEQ(linen.Module):
     adjoint: Adjoint | None = None
 
     def __post_init__(self) -> None:
-        """Raise a TypeError unless the cell is a Linen module."""
+        """Raise a TypeError unless the cell is a Linen module, the solver a solver and the adjoint an adjoint."""
         if not isinstance(self.cell, linen.Module):
             raise TypeError(
                 f"nn.linen.DEQ wraps a Flax Linen module, got {type(self.cell).__name__}. "
                 "For a Flax NNX module use nn.DEQ(cell), for a plain function deq_jax.fixed_point(f, z0, x)."
             )
+        check_solver("solver", self.solver)
+        if self.adjoint is not None:
+            check_adjoint(self.adjoint)
         super().__post_init__()
 
     @linen.compact
@@ -106,6 +112,9 @@ class DEQ(linen.Module):
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)
         return sol
+
+
+DEQ.__init__ = advised_layer(DEQ.__init__)  # type: ignore[method-assign]  # which Linen has made
 
 
 def _leaves_something(cell: Any, variables: Any, is_asked_for: Callable[[str], bool], z: PyTree, x: PyTree) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.calls import advised_solver
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.linear_system import solve_positive
@@ -39,6 +40,7 @@ class _History(NamedTuple):
     safeguard: Safeguard
 
 
+@advised_solver
 def anderson(
     f: Callable[[PyTree], PyTree],
     z0: PyTree,

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.calls import advised_solver
 from deq_jax.settings import Scalar, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
@@ -26,6 +27,7 @@ class _Estimate(NamedTuple):
     """Evaluations that the sample remembers."""
 
 
+@advised_solver
 def broyden(
     f: Callable[[PyTree], PyTree],
     z0: PyTree,

@@ -5,12 +5,14 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
+from deq_jax.calls import advised_solver
 from deq_jax.settings import Scalar, check_positive
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
 from deq_jax.trees import Matrices
 
 
+@advised_solver
 def forward_iteration(
     f: Callable[[PyTree], PyTree],
     z0: PyTree,

@@ -6,15 +6,14 @@ training step.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.derivatives import without_derivative
 from deq_jax.norms import in_proportion, sample_norms
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.single import batch_of_one, only_problem
@@ -170,45 +169,9 @@ def solve(
     start = varying_like(start, z0)._replace(k=start.k)
     end = lax.while_loop(unfinished, evaluate, start)
     return Solution(
-        restore_samples(_not_differentiable(end.best), z0),
+        restore_samples(without_derivative(end.best), z0),
         end.best_residual.astype(jnp.float32),
         end.iterations,
         end.status,
         end.trace,
     )
-
-
-@jax.custom_jvp
-def _not_differentiable(value: Matrices) -> Matrices:
-    """``value``, which has no derivative: that of the loop's steps is not that of the equilibrium.
-
-    Asking for it is an error in reverse mode and NaN in forward mode, which cannot know whether it is asked for.
-    """
-    return value
-
-
-@_not_differentiable.defjvp
-def _no_tangent(primals: tuple, tangents: tuple) -> tuple[Matrices, Matrices]:
-    return primals[0], jax.tree.map(_no_derivative.bind, tangents[0])
-
-
-def _nan_like(tangent: Array) -> Array:
-    return tangent * jnp.nan
-
-
-def _refuse(cotangent: Array, tangent: Any) -> NoReturn:
-    del cotangent, tangent
-    raise TypeError(
-        "a solver has no derivative, but its solution is differentiated. deq_jax.fixed_point(f, z0, *args, "
-        "solver=...) has one in reverse mode, deq_jax.fixed_point_jvp in forward mode, too. Where none is meant, "
-        "wrap the solution in jax.lax.stop_gradient."
-    )
-
-
-# A linear map of its own, since jax.custom_derivatives.linear_call cannot be mapped over by jax.vmap and jax.jacfwd.
-_no_derivative = Primitive("no_derivative")
-_no_derivative.def_impl(_nan_like)
-_no_derivative.def_abstract_eval(lambda tangent: tangent)
-mlir.register_lowering(_no_derivative, mlir.lower_fun(_nan_like, multiple_results=False))
-ad.deflinear2(_no_derivative, _refuse)
-batching.defvectorized(_no_derivative)
