@@ -8,6 +8,7 @@ from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
+from deq_jax.per_sample import per_sample
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
 from deq_jax.stability import contraction_penalty, jacobian_penalty, spectral_radius
@@ -34,6 +35,7 @@ __all__ = [
     "jacobian_penalty",
     "krylov",
     "or_nan",
+    "per_sample",
     "phantom",
     "solve",
     "spectral_radius",

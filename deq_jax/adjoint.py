@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, PyTree
 
 from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.norms import relative_residual, sample_unit
+from deq_jax.per_sample import Narrowable, PerSample
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import anderson
 from deq_jax.trees import (
@@ -98,10 +99,17 @@ def implicit(solver: Solver) -> Adjoint:
         flat = flatten_samples(y)
         unit = sample_unit(flat)
         scaled = restore_samples(sample_scale(flat, 1 / unit), y)
-        solution = fixed_point(lambda g, y: jax.tree.map(jnp.add, transposed(g), y), scaled, scaled, solver=solver)
+        f, x = _plus_cotangent(transposed), scaled
+        if isinstance(transposed, Narrowable):
+            f, x = Narrowable(f, lambda rows: _plus_cotangent(transposed.for_rows(rows))), PerSample(scaled)
+        solution = fixed_point(f, scaled, x, solver=solver)
         return solution._replace(value=restore_samples(sample_scale(flatten_samples(solution.value), unit), y))
 
     return solve
+
+
+def _plus_cotangent(transposed: Transposed) -> Callable[[PyTree, PyTree], PyTree]:
+    return lambda g, y: jax.tree.map(jnp.add, transposed(g), y)
 
 
 def direct() -> Adjoint:

@@ -12,9 +12,18 @@ from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
 from deq_jax.derivatives import in_reverse_mode_only
-from deq_jax.implicit_function import check_adjoint, check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.implicit_function import (
+    check_adjoint,
+    check_arguments,
+    check_solution,
+    check_solver,
+    hoist,
+    hoist_groups,
+    where_solved,
+)
 from deq_jax.kept import kept_for_backward
 from deq_jax.pairs import state_of
+from deq_jax.per_sample import check_marks, transposed_at, unmarked
 from deq_jax.settings import whole_number
 from deq_jax.single import batch_of_one, only_problem, with_axis
 from deq_jax.solution import Solution
@@ -119,46 +128,52 @@ def fixed_point(
     settings: dict[str, Any] = {"solver": solver, "adjoint": adjoint}
     if has_aux:
         solution = fixed_point(state_of(f), z0, *args, report=report, batched=batched, **settings)
-        return solution, f(solution.value, *args)[1]
+        return solution, f(solution.value, *unmarked(args))[1]
     if not batched:
+        check_marks(args, None)
         f, z0 = batch_of_one(f, z0, *args)
         _check_report(report, None, z0)
         return only_problem(fixed_point(f, z0, *args, report=with_axis(report), **settings))
+    whole, marked, args = f, args, unmarked(args)
     f, z0 = matched(f, z0, *args)
     batch = batch_size(z0)
+    check_marks(marked, batch)
     z0 = lax.stop_gradient(z0)
     _check_report(report, batch, z0)
     adjoint = implicit(solver) if adjoint is None else check_adjoint(adjoint)
     apply, closure = hoist(f, z0, args)
+    in_groups, narrow = hoist_groups(whole, z0, marked)
     held, given = take_out((solver, adjoint))
 
     @jax.custom_vjp
-    def solve(z0: PyTree, args: tuple, closure: list, held: list, report: AdjointReport | None) -> Solution:
+    def solve(
+        z0: PyTree, args: tuple, closure: list, narrow: list, held: list, report: AdjointReport | None
+    ) -> Solution:
         del report
         solver, _ = given(held)
-        solution = solver(lambda z: apply(z, args, closure), z0)
+        solution = solver(in_groups(lambda z: apply(z, args, closure), args, narrow), z0)
         check_solution(solution, z0)
         return solution
 
     def forward(
-        z0: PyTree, args: tuple, closure: list, held: list, report: AdjointReport | None
+        z0: PyTree, args: tuple, closure: list, narrow: list, held: list, report: AdjointReport | None
     ) -> tuple[Solution, tuple]:
-        solution = solve(z0, args, closure, held, report)
-        return solution, (solution.value, solution.status, *kept_for_backward((args, closure, held, report)))
+        solution = solve(z0, args, closure, narrow, held, report)
+        return solution, (solution.value, solution.status, *kept_for_backward((args, closure, narrow, held, report)))
 
     def backward(residuals: tuple, cotangent: Solution) -> tuple:
-        z_star, status, args, closure, held, report = residuals
+        z_star, status, args, closure, narrow, held, report = residuals
         _, adjoint = given(held)
         y = where_solved(status, cotangent.value)
-        _, transposed = jax.vjp(lambda z: apply(z, args, closure), z_star)
-        solution = adjoint(lambda g: transposed(g)[0], y, fixed_point)
+        transposed = transposed_at(in_groups(lambda z: apply(z, args, closure), args, narrow), z_star)
+        solution = adjoint(transposed, y, fixed_point)
         _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
         z0_bar = jax.tree.map(jnp.zeros_like, z_star)
-        return z0_bar, *pull_back(solution.value), None, None if report is None else _as_report(solution, report)
+        return z0_bar, *pull_back(solution.value), None, None, None if report is None else _as_report(solution, report)
 
     solve.defvjp(forward, backward)
     args, closure, report = in_reverse_mode_only((args, closure, report))
-    return solve(z0, args, closure, held, report)
+    return solve(z0, args, closure, lax.stop_gradient(narrow), held, report)
 
 
 def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int, batched: bool = True) -> PyTree:

@@ -11,13 +11,14 @@ from jaxtyping import Array, Int, PyTree
 from deq_jax.adjoint import Solver
 from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
-from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, where_solved
+from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, hoist_groups, where_solved
 from deq_jax.norms import sample_unit
 from deq_jax.pairs import state_of
+from deq_jax.per_sample import check_marks, unmarked
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import flatten_samples, matched, restore_samples, sample_scale
+from deq_jax.trees import batch_size, flatten_samples, matched, restore_samples, sample_scale
 
 
 @overload
@@ -98,17 +99,21 @@ def fixed_point_jvp(
     settings: dict[str, Any] = {"solver": solver, "tangent_solver": tangent_solver}
     if has_aux:
         solution = fixed_point_jvp(state_of(f), z0, *args, batched=batched, **settings)
-        return solution, f(solution.value, *args)[1]
+        return solution, f(solution.value, *unmarked(args))[1]
     if not batched:
+        check_marks(args, None)
         f, z0 = batch_of_one(f, z0, *args)
         return only_problem(fixed_point_jvp(f, z0, *args, **settings))
+    whole, marked, args = f, args, unmarked(args)
     f, z0 = matched(f, z0, *args)
+    check_marks(marked, batch_size(z0))
     z0 = lax.stop_gradient(z0)
     apply, closure = hoist(f, z0, args)
+    in_groups, narrow = hoist_groups(whole, z0, marked)
     held, given = take_out((solver, linear_solver))
 
     fixed = lax.stop_gradient((args, closure))
-    solution = given(held)[0](lambda z: apply(z, *fixed), z0)
+    solution = given(held)[0](in_groups(lambda z: apply(z, *fixed), fixed[0], lax.stop_gradient(narrow)), z0)
     check_solution(solution, z0)
     solution = lax.stop_gradient(solution)
 

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
+from deq_jax.per_sample import Narrowable, PerSample, Rows, rows_of, unmarked
 from deq_jax.solution import Solution, Status
+from deq_jax.solvers.working_set import group_width
 from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.unchanging import ahead
+from deq_jax.varying import varying_like
 
 
 def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:
@@ -29,6 +33,56 @@ def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[.
         return jax.tree.unflatten(structure, outputs)
 
     return apply, closure
+
+
+def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., Any], list]:
+    """For groups of the batch, if ``args`` mark what belongs to samples or ``f`` can be had for rows.
+
+    Returns:
+        ``in_groups(whole, args, closure)``, which is ``whole``, for some of its samples, too, where that can be; and
+        the closure.
+    """
+    marks, plain = tuple(isinstance(arg, PerSample) for arg in args), unmarked(args)
+    width = group_width(batch_size(z0)) if any(marks) or hasattr(f, "for_rows") else None
+    if width is None:
+        return lambda whole, args, closure: whole, []
+    try:
+        prepare, closure = hoist_rows(f, z0, plain, marks, width)
+    except Exception as error:
+        if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
+            return lambda whole, args, closure: whole, []
+        raise TypeError(
+            f"per_sample says that samples can be evaluated without the others, but of {batch_size(z0)} samples f "
+            f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
+            "axis must be an argument, marked by per_sample, and not be closed over."
+        ) from error
+    return lambda whole, args, closure: Narrowable(whole, lambda rows: prepare(args, rows, closure)), closure
+
+
+def hoist_rows(
+    f: Callable[..., PyTree], z0: PyTree, args: tuple, marks: tuple[bool, ...], width: int
+) -> tuple[Callable[[tuple, Rows, list], Callable[[PyTree], PyTree]], list]:
+    """``f`` for ``width`` of the samples: ``prepare(args, rows, closure)`` is a function of ``z``; the closure.
+
+    What does not depend on ``z`` is computed when it is prepared.
+    """
+    rows = jnp.arange(width)
+    z = jax.tree.map(lambda leaf: leaf[:width], z0)
+
+    def narrow(z: PyTree, args: tuple, rows: Rows) -> PyTree:
+        of_rows = f.for_rows(rows) if hasattr(f, "for_rows") else f
+        return varying_like(of_rows(z, *args), z)
+
+    jaxpr, out = jax.make_jaxpr(narrow, return_shape=True)(z, rows_of(args, marks, rows), rows)
+    check_same_form(out, z)
+    structure, closure = jax.tree.structure(out), jaxpr.consts
+    before, after = ahead(jaxpr.replace(consts=[None] * len(closure)).jaxpr, len(jax.tree.leaves(z)))
+
+    def prepare(args: tuple, rows: Rows, closure: list) -> Callable[[PyTree], PyTree]:
+        kept = before(closure, *jax.tree.leaves((rows_of(args, marks, rows), rows)))
+        return lambda z: jax.tree.unflatten(structure, after(kept, *jax.tree.leaves(z)))
+
+    return prepare, closure
 
 
 def check_solver(name: str, solver: Any) -> None:

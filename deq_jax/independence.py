@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from deq_jax.implicit_function import check_arguments
+from deq_jax.per_sample import PerSample, check_marks, rows_of, unmarked
 from deq_jax.trees import batch_size, check_same_form, draw, flatten_samples, restore_samples, saying_what_it_is_given
 
 
@@ -45,6 +46,8 @@ def check_independence(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> None
     """
     batch = batch_size(z0)
     check_arguments(args)
+    check_marks(args, batch)
+    marked, args = args, unmarked(args)
     z0 = jax.tree.map(jnp.asarray, z0)
     z, pull_back = _differentiable(lambda z: f(z, *args), z0)
     # Signs, so that nothing cancels, and as many pull-backs as samples: any of them may be the one that mixes.
@@ -60,6 +63,24 @@ def check_independence(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> None
                 f"{', '.join(others)} of z, whose leaves are {jax.tree.map(jnp.shape, z0)}. The leading axis of every "
                 "leaf is the batch, and its samples are solved apart. Where z is one problem and no batch, say "
                 "batched=False, in fixed_point or in the solver; parts that depend on one another are one sample."
+            )
+    if any(isinstance(arg, PerSample) for arg in marked):
+        _check_rows(f, z, marked)
+
+
+def _check_rows(f: Callable[..., PyTree], z: PyTree, marked: tuple) -> None:
+    """Raise a ValueError where two samples by themselves have another ``f(z)`` than among the others."""
+    marks, args = tuple(isinstance(arg, PerSample) for arg in marked), unmarked(marked)
+    whole = flatten_samples(f(z, *args))
+    rows = jnp.array([0, batch_size(z) - 1])
+    few = flatten_samples(f(jax.tree.map(lambda leaf: leaf[rows], z), *rows_of(args, marks, rows)))
+    for alone, among in zip(jax.tree.leaves(few), jax.tree.leaves(whole), strict=True):
+        rounding = float(jnp.finfo(among.dtype).eps) ** 0.5
+        if not np.allclose(alone, among[rows], rtol=rounding, atol=rounding * float(jnp.abs(among).max())):
+            raise ValueError(
+                "what per_sample marks is not all that belongs to samples: for the first and the last sample alone, "
+                "with their rows of it, f(z) is another than among the others. Mark every argument whose rows belong "
+                "to samples, and close over none."
             )
 
 

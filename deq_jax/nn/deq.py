@@ -12,6 +12,7 @@ from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
 from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
+from deq_jax.per_sample import where_it_fits
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -89,7 +90,9 @@ class DEQ(nnx.Module):
             sown.update(_changed(sown_before, _leaves(cell, nnx.Intermediate)))
             return fz
 
-        solution = fixed_point(f, z0, x, state, solver=self.solver, adjoint=self.adjoint, report=report)
+        solution = fixed_point(
+            f, z0, where_it_fits(x, z0), state, solver=self.solver, adjoint=self.adjoint, report=report
+        )
         if sown:
             self.cell(solution.value, x)
         return solution

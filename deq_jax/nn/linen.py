@@ -13,6 +13,7 @@ from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
 from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
+from deq_jax.per_sample import where_it_fits
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -108,7 +109,9 @@ class DEQ(linen.Module):
                     f"deterministic=True. Flax says: {error}"
                 ) from error
 
-        sol = fixed_point(f, z0, x, variables, solver=self.solver, adjoint=self.adjoint, report=report)
+        sol = fixed_point(
+            f, z0, where_it_fits(x, z0), variables, solver=self.solver, adjoint=self.adjoint, report=report
+        )
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)
         return sol

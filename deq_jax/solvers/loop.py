@@ -5,8 +5,9 @@ how the next iterate is found: that is a ``Rule``, as an optimiser in optax is a
 training step.
 """
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.derivatives import without_derivative
 from deq_jax.norms import in_proportion, sample_norms
+from deq_jax.per_sample import Rows
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.fallback import Fallback, judge, nothing_judged
+from deq_jax.solvers.working_set import batch_axes, group_width, in_groups, rows_at
 from deq_jax.trees import (
     Matrices,
     accumulation_dtype,
@@ -66,6 +69,18 @@ class _Carry(NamedTuple):
     trace: Float[Array, "max_iter batch"] | None
 
 
+class _Ended(NamedTuple):
+    best: Matrices
+    best_residual: Float[Array, " batch"]
+    iterations: Int[Array, " batch"]
+    status: Int[Array, " batch"]
+    trace: Float[Array, "max_iter batch"] | None
+
+
+def _ended(carry: Any) -> _Ended:
+    return _Ended(carry.best, carry.best_residual, carry.iterations, carry.status, carry.trace)
+
+
 def solve(
     rule: Rule,
     f: Callable[[PyTree], PyTree],
@@ -109,16 +124,13 @@ def solve(
     check_positive("tol", tol)
     check_positive("atol", atol, or_zero=True)
     max_iter = whole_number("max_iter", max_iter)
+    for_rows: Any = getattr(f, "for_rows", None)
     f, z0 = matched(f, z0)
-    batch = batch_size(z0)
-    flat_f, flat_z0, dtype = flatten_function(f, z0), flatten_samples(z0), accumulation_dtype(z0)
+    flat_z0, dtype = flatten_samples(z0), accumulation_dtype(z0)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(z0))
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
-    def unfinished(carry: _Carry) -> Bool[Array, ""]:
-        return (carry.k < max_iter) & jnp.any(carry.active)
-
-    def evaluate(carry: _Carry) -> _Carry:
+    def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
         fz = lax.optimization_barrier(flat_f(carry.z))
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
@@ -135,7 +147,7 @@ def solve(
             diverged &= ~returns
             proposed, rule_state = rule.update(carry.z, fz, rule.forget(rule_state, returns), carry.k)
             held = sample_where(carry.judged.plain > 0, rule.plain(carry.z, fz), proposed)
-            z_next = sample_where(returns, sample_where(restarts, flat_z0, carry.best), held)
+            z_next = sample_where(returns, sample_where(restarts, origin, carry.best), held)
         active = carry.active & ~converged & ~diverged
         status = jnp.where(diverged, int(Status.DIVERGED), carry.status)
         return _Carry(
@@ -153,21 +165,47 @@ def solve(
             else carry.trace.at[carry.k].set(jnp.where(carry.active & finite, residual, jnp.inf).astype(jnp.float32)),
         )
 
-    start = _Carry(
-        k=jnp.int32(0),
-        z=flat_z0,
-        best=flat_z0,
-        best_residual=jnp.full((batch,), jnp.inf, dtype),
-        judged=nothing_judged(batch, dtype),
-        iterations=jnp.zeros((batch,), jnp.int32),
-        status=jnp.full((batch,), Status.MAX_ITER, jnp.int8),
-        active=jnp.ones((batch,), bool),
-        rule_state=rule.init(flat_z0),
-        trace=jnp.full((max_iter, batch), jnp.inf, jnp.float32) if trace else None,
-    )
+    def begin(z0: Matrices) -> _Carry:
+        batch = batch_size(z0)
+        return _Carry(
+            k=jnp.int32(0),
+            z=z0,
+            best=z0,
+            best_residual=jnp.full((batch,), jnp.inf, dtype),
+            judged=nothing_judged(batch, dtype),
+            iterations=jnp.zeros((batch,), jnp.int32),
+            status=jnp.full((batch,), Status.MAX_ITER, jnp.int8),
+            active=jnp.ones((batch,), bool),
+            rule_state=rule.init(z0),
+            trace=jnp.full((max_iter, batch), jnp.inf, jnp.float32) if trace else None,
+        )
+
+    def run(f: Callable[[PyTree], PyTree], carry: _Carry, form: PyTree, origin: Matrices, room: int) -> _Carry:
+        """Until no more than ``room`` of these samples are active."""
+
+        def unfinished(carry: _Carry) -> Bool[Array, ""]:
+            return (carry.k < max_iter) & (jnp.sum(carry.active) > room if room else jnp.any(carry.active))
+
+        return lax.while_loop(unfinished, functools.partial(evaluate, flatten_function(f, form), origin), carry)
+
+    def run_group(carry: _Carry, rows: Rows) -> _Ended:
+        """The samples of these rows to their end, from where they are."""
+        few, origin = (jax.tree.map(lambda leaf: leaf[rows], leaves) for leaves in (z0, flat_z0))
+        return _ended(run(for_rows(rows), rows_at(carry, axes, rows), few, origin, 0))
+
+    start = begin(flat_z0)
     # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
     start = varying_like(start, z0)._replace(k=start.k)
-    end = lax.while_loop(unfinished, evaluate, start)
+    width = None if for_rows is None else group_width(batch_size(z0))
+    if width is None:
+        end = _ended(run(f, start, z0, flat_z0, 0))
+    else:
+        axes = batch_axes(begin, flat_z0)
+        left = run(f, start, z0, flat_z0, room=batch_size(z0) // 2)
+        is_left = left.active & (left.k < max_iter)
+        end = in_groups(
+            lambda rows: run_group(left, rows), _ended(left), _ended(axes), is_left, left.best_residual, width
+        )
     return Solution(
         restore_samples(without_derivative(end.best), z0),
         end.best_residual.astype(jnp.float32),

@@ -1,0 +1,116 @@
+"""What belongs to samples, told from what they share: only so can a function be evaluated for some samples of a batch.
+
+A function that can has an attribute ``for_rows``: ``f.for_rows(rows)`` is ``f`` for the samples of these numbers alone,
+an array of integers ``[width]``. The loop that solvers share asks for it, and evaluates the whole batch without it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PyTree
+
+from deq_jax.trees import Batch
+
+Rows = Int[Array, " width"]
+
+
+@jax.tree_util.register_pytree_node_class
+class PerSample:
+    """An argument whose arrays have the batch as their leading axis; made by [`deq_jax.per_sample`][]."""
+
+    def __init__(self, value: PyTree, *, is_certain: bool = True):
+        self.value = value
+        self.is_certain = is_certain
+
+    def tree_flatten(self) -> tuple[tuple[PyTree], bool]:
+        """For JAX: the value, and how sure it is."""
+        return (self.value,), self.is_certain
+
+    @classmethod
+    def tree_unflatten(cls, is_certain: bool, children: tuple[PyTree]) -> "PerSample":
+        """For JAX."""
+        return cls(*children, is_certain=is_certain)
+
+
+def per_sample(x: PyTree) -> PerSample:
+    """Say of an argument of [`deq_jax.fixed_point`][] that sample ``i`` of the batch depends on its row ``i`` alone.
+
+    ``f`` gets ``x`` itself. Samples that have converged are then evaluated no more: ``f`` is called with fewer samples,
+    and with their rows of ``x``. Statuses and evaluations stay the same, values up to rounding.
+
+    Args:
+        x: a pytree of arrays ``[batch, ...]``, such as the injection.
+
+    Returns:
+        ``x``, marked; to hand to [`deq_jax.fixed_point`][] or [`deq_jax.fixed_point_jvp`][] in its place.
+
+    Examples:
+        >>> import jax.numpy as jnp, deq_jax
+        >>> x, w = jnp.ones((8, 3)), 0.5 * jnp.eye(3)
+        >>> sol = deq_jax.fixed_point(lambda z, x, w: jnp.tanh(z @ w + x), jnp.zeros((8, 3)), per_sample(x), w)
+        >>> sol.value.shape
+        (8, 3)
+    """
+    return PerSample(x)
+
+
+def where_it_fits(x: PyTree, z0: PyTree) -> PyTree:
+    """``x`` marked, if all its arrays have the leading axis that those of ``z0`` have, and as it is otherwise."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((x, z0))}
+    return PerSample(x, is_certain=False) if len(lengths) == 1 and lengths != {()} else x
+
+
+def unmarked(args: tuple) -> tuple:
+    """The arguments that ``f`` gets."""
+    return tuple(arg.value if isinstance(arg, PerSample) else arg for arg in args)
+
+
+def check_marks(args: tuple, batch: Batch | None) -> None:
+    """Raise a ValueError unless what is marked has the batch as its leading axis; None: there is no batch."""
+    for position, arg in enumerate(args):
+        if batch is None and isinstance(arg, PerSample):
+            raise ValueError(
+                f"args[{position}] is per_sample, but with batched=False there is one problem and no samples. "
+                "Give it as it is."
+            )
+        for path, leaf in jax.tree.leaves_with_path(arg.value) if isinstance(arg, PerSample) else []:
+            if jnp.shape(leaf)[:1] != (batch,):
+                raise ValueError(
+                    f"per_sample says that args[{position}] has a row for each of {batch} samples, but "
+                    f"args[{position}]{jax.tree_util.keystr(path)} is of shape {list(jnp.shape(leaf))}. Mark only what "
+                    "has the batch as its leading axis, and give what samples share as an argument of its own."
+                )
+
+
+def rows_of(args: tuple, marks: tuple[bool, ...], rows: Rows) -> tuple:
+    """The arguments for some samples: the rows of those that are marked, and all of the others."""
+    return tuple(
+        jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], arg) if mark else arg
+        for arg, mark in zip(args, marks, strict=True)
+    )
+
+
+class Narrowable:
+    """A function of all samples that can be had for some of them."""
+
+    def __init__(self, whole: Callable[..., Any], for_rows: Callable[[Rows], Callable[..., Any]]):
+        self.whole = whole
+        self.for_rows = for_rows
+
+    def __call__(self, *args: Any) -> Any:
+        """Of all samples."""
+        return self.whole(*args)
+
+
+def transposed_at(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
+    """The vector-Jacobian product ``g ↦ (∂f/∂z)ᵀ g`` at ``z``; for some samples, too, where ``f`` is."""
+
+    def at(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
+        _, transposed = jax.vjp(f, z)
+        return lambda g: transposed(g)[0]
+
+    if not isinstance(f, Narrowable):
+        return at(f, z)
+    return Narrowable(at(f, z), lambda rows: at(f.for_rows(rows), jax.tree.map(lambda leaf: leaf[rows], z)))
