@@ -60,6 +60,7 @@ def of_network() -> dict[str, Callable]:
         return deq_jax.contraction_penalty(lambda z: jnp.tanh(z @ w * x), start(x) + 0.5)
 
     return {name: solved_by(adjoint) for name, adjoint in adjoints.items()} | {
+        "per_sample": lambda w, x: deq_jax.fixed_point(f, start(x), deq_jax.per_sample(x), w, solver=SOLVER).value,
         "closed over": lambda w, x: deq_jax.fixed_point(lambda z: f(z, x, w), start(x), solver=SOLVER).value,
         "fixed_point_jvp": lambda w, x: deq_jax.fixed_point_jvp(f, start(x), x, w, solver=SOLVER).value,
         "unrolled": lambda w, x: deq_jax.unrolled(f, start(x), x, w, steps=20),

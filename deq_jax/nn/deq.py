@@ -32,6 +32,8 @@ class DEQ(nnx.Module):
             solve.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
+        per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
+            leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups of samples are picked from all.
 
     Raises:
         TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
@@ -43,7 +45,12 @@ class DEQ(nnx.Module):
 
     @advised_layer
     def __init__(
-        self, cell: Callable[[PyTree, PyTree], PyTree], *, solver: Solver = anderson, adjoint: Adjoint | None = None
+        self,
+        cell: Callable[[PyTree, PyTree], PyTree],
+        *,
+        solver: Solver = anderson,
+        adjoint: Adjoint | None = None,
+        per_sample: bool = True,
     ):
         if not isinstance(cell, nnx.Module):
             raise TypeError(
@@ -56,12 +63,14 @@ class DEQ(nnx.Module):
         self.cell = cell
         self.solver = solver
         self.adjoint = adjoint
+        self.per_sample = per_sample
 
     def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
         """Solve for the equilibrium of the batch ``x``.
 
         Args:
-            x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``.
+            x: the injection, computed once, outside the solve; a pytree of arrays ``[batch, ...]``. Samples that have
+                converged are evaluated no more: the cell is called with fewer, and with their rows of ``x``.
             z0: where to start; by default ``cell.initial_state(x)`` where there is one, and zeros like ``x`` elsewhere.
             report: see [`deq_jax.adjoint_report`][].
 
@@ -91,7 +100,7 @@ class DEQ(nnx.Module):
             return fz
 
         solution = fixed_point(
-            f, z0, where_it_fits(x, z0), state, solver=self.solver, adjoint=self.adjoint, report=report
+            f, z0, where_it_fits(x, z0) if self.per_sample else x, state, solver=self.solver, adjoint=self.adjoint, report=report
         )
         if sown:
             self.cell(solution.value, x)

@@ -33,6 +33,7 @@ class DEQ(linen.Module):
             ``initial_state(x)``.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
+        per_sample: whether samples that have converged are evaluated no more; see [`deq_jax.nn.DEQ`][].
 
     Raises:
         TypeError: ``cell`` is no Flax Linen module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
@@ -57,6 +58,7 @@ class DEQ(linen.Module):
     cell: Callable[[PyTree, PyTree], PyTree]
     solver: Solver = anderson
     adjoint: Adjoint | None = None
+    per_sample: bool = True
 
     def __post_init__(self) -> None:
         """Raise a TypeError unless the cell is a Linen module, the solver a solver and the adjoint an adjoint."""
@@ -110,7 +112,7 @@ class DEQ(linen.Module):
                 ) from error
 
         sol = fixed_point(
-            f, z0, where_it_fits(x, z0), variables, solver=self.solver, adjoint=self.adjoint, report=report
+            f, z0, where_it_fits(x, z0) if self.per_sample else x, variables, solver=self.solver, adjoint=self.adjoint, report=report
         )
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)
