@@ -48,7 +48,7 @@ def confusion(
         for i, j in np.argwhere(counts):
             color = "white" if shares[i, j] > 50 else "black"
             ax.text(j, i, f"{counts[i, j]:,}", ha="center", va="center", color=color, fontsize=8)
-    shown = np.arange(0, n, 1 + (n - 1) // _NUMBERS)
+    shown = range(0, n, 1 + (n - 1) // _NUMBERS)
     # A name is no formula.
     names = [classes[k].replace("$", r"\$") for k in shown]
     is_long = max(map(len, names), default=0) > 3

@@ -59,8 +59,11 @@ def parse_function[T](
     prog: str,
     default: Any = None,
     description: str | None = None,
+    has_switches: bool = False,
 ) -> T:
     """What `function`, or a dataclass, gives when called with the command line's arguments.
+
+    With `has_switches` a field of True or False is a switch that is given or not; else it takes a value, as all do.
 
     Raises:
         UserError: tyro does not understand the arguments; says so in one line.
@@ -75,8 +78,7 @@ def parse_function[T](
                 prog=prog,
                 description=description,
                 args=arguments,
-                # A switch takes True or False, as every other field takes a value.
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagCreatePairsOff if has_switches else tyro.conf.FlagConversionOff,),
                 **defaults,
             )
     except SystemExit as end:
