@@ -1,15 +1,16 @@
-"""Trains a deep equilibrium model: python train.py PRESET [--field value ...]."""
+"""Trains a deep equilibrium model: python train.py PRESET [--field value ...] [--quiet]."""
 
 import sys
 
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import reported_errors
-from deq_jax.training.process.cli import parse
+from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.process.terminal import lasting_output
 
 if __name__ == "__main__":
     with lasting_output(), reported_errors():
-        config = parse(sys.argv[1:], PRESETS)
+        arguments, is_quiet = without_switch(sys.argv[1:], QUIET)
+        config = parse(arguments, PRESETS)
         from deq_jax.tasks.images.train import train  # after parsing, so that help and mistakes are answered at once
 
-        sys.exit(train(config))
+        sys.exit(train(config, is_quiet=is_quiet))

@@ -1,33 +1,46 @@
-"""Evaluates a run's latest checkpoint: python -m deq_jax.evaluate RUN [--data-dir DIR] [--split test] [--tol 1e-4].
+"""Evaluates a run: python -m deq_jax.evaluate RUN [--checkpoint best] [--split test] [--tol 1e-4] [--data-dir DIR].
 
-Prints one JSON object: `loss`, `accuracy`, `count` (images), `forward_iterations` (evaluations of f an image, on
-average), `forward_residual`, `converged` (share of images whose solve reached its tolerance), `step`, `dataset`,
-`split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's logits are averaged with its mirror image's,
-of which the solve is not counted. A value that is not finite is null.
+Prints one JSON object: `loss`, `accuracy`, `forward_iterations` (evaluations of f an image, on average),
+`forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
+names), `count` (images), `step`, `dataset`, `split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's
+logits are averaged with its mirror image's, of which the solve is not counted. A value that is not finite is null, and
+so is the accuracy of a class without an image. The confusion matrix is drawn into the run, as confusion.png, or
+confusion-train.png where the split is that of training.
 """
 
 import dataclasses
 import json
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-import jax
+import numpy as np
 import tyro
+from jaxtyping import Int
 
+from deq_jax import plots
 from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.task import OPENER, open_task
+from deq_jax.tasks.images.use.confusion import measured
+from deq_jax.training.disk.files import writing_to
 from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
-from deq_jax.training.promises import evaluation_of
 from deq_jax.training.settings.solves import filled_from
-from deq_jax.training.steps.batches import eval_batches
-from deq_jax.training.steps.evaluation import evaluate
-from deq_jax.training.steps.step import make_eval_step
+
+
+class Evaluation(NamedTuple):
+    """What a checkpoint achieves."""
+
+    result: dict[str, Any]
+    """What the command prints."""
+    confusion: Int[np.ndarray, "classes classes"]
+    """In row i and column j, how many images of class i were taken for class j."""
+    classes: Sequence[str]
 
 
 def evaluate_run(
@@ -36,8 +49,9 @@ def evaluate_run(
     split: str = "test",
     tol: float | None = None,
     max_iter: int | None = None,
+    checkpoint: str | int = "last",
 ) -> dict[str, Any]:
-    """What the latest readable checkpoint of a run achieves on a split.
+    """What a checkpoint of a run achieves on a split: what the command prints.
 
     Args:
         run: the folder that training wrote, its --out.
@@ -45,29 +59,38 @@ def evaluate_run(
         split: "test" or "train".
         tol: relative residual at which a solve is done; None for the run's own.
         max_iter: evaluations of f at most; None for the run's own.
+        checkpoint: "last", the latest readable one; "best", on the test split; or a step.
 
     Raises:
-        UserError: no run, no checkpoint, no data, or a setting that no solve can use.
+        UserError: no run, no such checkpoint, no data, or a setting that no solve can use.
     """
+    return evaluated(run, data_dir, split, tol, max_iter, checkpoint).result
+
+
+def evaluated(
+    run: Path, data_dir: Path | None, split: str, tol: float | None, max_iter: int | None, checkpoint: str | int
+) -> Evaluation:
+    """The same, class by class; takes and raises what `evaluate_run` does."""
     require_task(run, OPENER, "training.load reads it in Python")
     config = _with_solve(read_config(run, Config), tol, max_iter)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     task, settings = open_task(config, [split]), settings_of(config)
-    model, state = restored(run, task, settings)
-    means = evaluate(
-        jax.jit(make_eval_step(model, evaluation_of(task))),
-        state,
-        eval_batches(task.data.splits[split], settings.batch_size),
+    model, state = restored(run, task, settings, checkpoint)
+    classes = task.data.classes
+    assert classes is not None
+    means, confusion = measured(
+        model, state.evaluated, task.data.splits[split], len(classes), settings.batch_size, flip=config.evaluation.flip
     )
-    assert means is not None
-    means["converged"] = means.pop("forward_converged")
-    measured = {name: value if math.isfinite(value) else None for name, value in means.items()}
-    count = int(measured.pop("samples") or 0)
+    counts, hits = confusion.sum(1), confusion.diagonal()
     solver = filled_from(settings.evaluation, settings.solver)
-    return {
-        **measured,
-        "count": count,
+    result = {
+        **{name: value if math.isfinite(value) else None for name, value in means.items()},
+        "class_accuracy": {
+            name: hit / count if count else None
+            for name, hit, count in zip(classes, hits.tolist(), counts.tolist(), strict=True)
+        },
+        "count": int(counts.sum()),
         "step": int(state.step),
         "dataset": config.dataset,
         "split": split,
@@ -75,6 +98,23 @@ def evaluate_run(
         "max_iter": solver.max_iter,
         "flip": config.evaluation.flip,
     }
+    return Evaluation(result, confusion, classes)
+
+
+def draw(run: Path, evaluation: Evaluation) -> None:
+    """Draws the confusion matrix into the run.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    result = evaluation.result
+    title = f"{run.absolute().name}, {result['split']} split, step {result['step']:,}: {result['accuracy']:.2%}"
+    figure = plots.confusion(evaluation.confusion, evaluation.classes, title=title.replace("$", r"\$"))
+    name = "confusion.png" if result["split"] == "test" else f"confusion-{result['split']}.png"
+    temporary = run / f".{name}"
+    with writing_to(run):
+        figure.savefig(temporary, dpi=110, format="png")
+        temporary.replace(run / name)
 
 
 def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Config:
@@ -86,14 +126,24 @@ def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Conf
         raise UserError(f"--{str(error).replace('_', '-')}") from error
 
 
+class _Given(NamedTuple):
+    run: Path
+    data_dir: Path | None
+    split: str
+    tol: float | None
+    max_iter: int | None
+    checkpoint: str
+
+
 def _command(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     data_dir: Path | None = None,
     split: Literal["test", "train"] = "test",
     tol: float | None = None,
     max_iter: int | None = None,
-) -> tuple[Path, Path | None, str, float | None, int | None]:
-    """Evaluates the latest checkpoint of a run, and prints one JSON object.
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
+) -> _Given:
+    """Evaluates a run: prints one JSON object, and draws confusion.png into the run.
 
     Args:
         run: Folder of the run, the --out of its training.
@@ -101,8 +151,9 @@ def _command(
         split: The images to evaluate on.
         tol: Relative residual at which a solve is done. None: the run's own.
         max_iter: Evaluations of f at most. None: the run's own.
+        checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
     """
-    return run, data_dir, split, tol, max_iter
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint)
 
 
 def main(arguments: list[str]) -> None:
@@ -111,7 +162,12 @@ def main(arguments: list[str]) -> None:
         given = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
         require_backend()
         use_persistent_cache()
-        print(json.dumps(evaluate_run(*given), allow_nan=False))
+        evaluation = evaluated(*given)
+        print(json.dumps(evaluation.result, allow_nan=False), flush=True)
+        try:
+            draw(given.run, evaluation)
+        except UserError as error:  # as of a run in a folder that may only be read
+            print(f"warning: the confusion matrix is not drawn: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

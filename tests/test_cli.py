@@ -8,7 +8,7 @@ import pytest
 from deq_jax.tasks.images.groups import AugmentationConfig
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import UserError
-from deq_jax.training.process.cli import parse
+from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.settings.solves import AdjointConfig
 from tests.runs import TINY_FIELDS, tiny
 
@@ -85,6 +85,7 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
         ("digits --seed 12345678901234567890", "seed must be below 2**32"),
         ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
         ("digits --solver.tool=3", "unknown field '--solver.tool'; did you mean --solver.tol"),
+        ("digits --quite", "unknown field '--quite'; did you mean --quiet?"),
         ("digits --colour red", "Fields: dataset, out, data-dir"),
         ("digits --epochs many", "--epochs: invalid"),
         ("digits --epochs", "Missing value for argument '--epochs'"),
@@ -103,6 +104,11 @@ def test_what_is_not_understood_is_said_in_two_lines_at_most(arguments, expected
     assert str(error.value).count("\n") <= 1
 
 
+def test_a_switch_is_taken_out_wherever_it_stands():
+    assert without_switch(["digits", "--quiet", "--seed", "1"], QUIET) == (["digits", "--seed", "1"], True)
+    assert without_switch(["digits"], QUIET) == (["digits"], False)
+
+
 @pytest.mark.parametrize("arguments", [["--out", ""], ["--out="], ["--seed", "1", "--data-dir", ""]])
 def test_an_empty_path_is_not_taken_for_the_current_folder(arguments):
     with pytest.raises(UserError, match=r"^--(out|data-dir) is empty: give it a value, or leave it out\.$"):
@@ -115,7 +121,7 @@ def test_help_shows_presets_and_fields(arguments, capsys):
         parse(arguments.split(), PRESETS)
     assert end.value.code == 0
     printed = capsys.readouterr().out
-    for word in [*PRESETS, "--epochs", "--data-dir", "--solver.tol", "--model.channels", "--adjoint.tol"]:
+    for word in [*PRESETS, QUIET, "--epochs", "--data-dir", "--solver.tol", "--model.channels", "--adjoint.tol"]:
         assert word in printed
 
 

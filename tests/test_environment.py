@@ -4,9 +4,12 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
+from deq_jax.tasks.images.data import Examples
 from deq_jax.training.disk import environment
+from deq_jax.training.task import Data
 
 
 def test_it_says_what_ran_on_what():
@@ -50,3 +53,25 @@ def test_a_damaged_file_is_replaced(tmp_path):
     path.write_text('{"started": ')
     environment.write(path, {"started": 1}, is_anew=False)
     assert json.loads(path.read_text()) == {"started": 1, "resumed": []}
+
+
+def test_what_a_model_was_made_for_is_described(finished_run):
+    images = Data({"train": Examples(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, np.int32))}, classes=("cat", "dog"))
+    expected = {"sample": {"images": [8, 8, 1], "labels": []}, "classes": ["cat", "dog"]}
+    assert environment.describe_samples(images) == expected
+    assert environment.describe_samples(Data({"train": (np.zeros((3, 2)), np.zeros(3))})) == {
+        "sample": {"0": [2], "1": []}
+    }
+    known = environment.latest(finished_run)
+    assert known["steps"] == 7
+    assert known["sample"] == expected["sample"]
+    assert known["classes"] == [str(k) for k in range(10)]
+
+
+def test_what_a_resumption_says_goes_before_the_start(tmp_path):
+    environment.write(tmp_path / "environment.json", {"steps": 4, "parameters": 1}, is_anew=True)
+    environment.write(tmp_path / "environment.json", {"steps": 7}, is_anew=False)
+    known = environment.latest(tmp_path)
+    assert (known["steps"], known["parameters"]) == (7, 1)
+    (tmp_path / "environment.json").write_text("[")
+    assert environment.latest(tmp_path) == {}

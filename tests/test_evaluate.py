@@ -1,13 +1,20 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
+import numpy as np
 import pytest
 
-from deq_jax import evaluate
-from deq_jax.tasks.images.task import OPENER
+from deq_jax import evaluate, training
+from deq_jax.evaluate import evaluated
+from deq_jax.tasks.images.data import load
+from deq_jax.tasks.images.task import OPENER, scaled
+from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import claim
+from deq_jax.training.programs import evaluate_test_split
 from tests.runs import environment, records, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +86,60 @@ def test_mistakes_end_with_status_2_and_two_lines_at_most(tmp_path, capsys, prep
     assert printed.err.startswith("error: ")
     assert said in printed.err
     assert len(printed.err.splitlines()) <= 2
+
+
+def test_classes_are_counted_each(finished_run, tmp_path):
+    evaluation = evaluated(finished_run, None, "test", None, None, "last")
+    counts, result = evaluation.confusion, evaluation.result
+    assert counts.sum() == result["count"] == 360
+    assert result["accuracy"] == pytest.approx(counts.trace() / 360)
+    test = load("digits", "test")
+    model = training.load(finished_run).model
+    taken_for = np.asarray(model(scaled(test.images))[0].argmax(1))
+    for k in range(10):
+        own = taken_for[test.labels == k]
+        # Compiled apart: of two classes as likely as each other one or the other.
+        np.testing.assert_allclose(counts[k], np.bincount(own, minlength=10), atol=1)
+        assert result["class_accuracy"][str(k)] == counts[k, k] / len(own)
+
+
+def test_the_confusion_is_drawn_into_the_run_one_for_each_split(finished_run, tmp_path, capsys):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    for split, name in (("test", "confusion.png"), ("train", "confusion-train.png")):
+        evaluate.main([str(run), "--split", split])
+        assert min(matplotlib.image.imread(run / name).shape[:2]) > 500
+    assert not list(run.glob(".*.png"))
+    (run / "confusion.png").unlink()
+    (run / "confusion.png").mkdir()
+    capsys.readouterr()
+    evaluate.main([str(run)])
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["count"] == 360
+    assert printed.err.startswith("warning: the confusion matrix is not drawn: cannot write to")
+
+
+def test_the_best_and_any_other_checkpoint_can_be_evaluated(tmp_path, capsys, monkeypatch):
+    """Of a run in five parts, of which the first is made to be the best."""
+
+    def dictated(plan, programs, state, is_cancelled):
+        means = evaluate_test_split(plan, programs, state, is_cancelled)
+        return means | {"accuracy": 0.99 if state.step == 2 else 0.5}
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deq_jax.training.run.evaluate_test_split", dictated)
+        for steps in (2, 3, 4, 5, 6):
+            assert train(tiny(tmp_path, max_steps=steps)) == 0
+    capsys.readouterr()
+    steps = []
+    for choice in ("best", "last", "5"):
+        evaluate.main([str(tmp_path), "--checkpoint", choice])
+        steps.append(json.loads(capsys.readouterr().out)["step"])
+    assert steps == [2, 6, 5]
+    for choice, said in (
+        ("3", "no checkpoint of step 3. There are: 2, 4, 5, 6."),
+        ("first", "expected best, last, or a"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            evaluate.main([str(tmp_path), "--checkpoint", choice])
+        assert end.value.code == 2
+        assert said in capsys.readouterr().err

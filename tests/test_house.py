@@ -12,6 +12,7 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "deq_jax").rglob("*.py"))
 }
+PROGRAMS = ("deq_jax.training", "deq_jax.tasks", "deq_jax.predict", "deq_jax.evaluate", "deq_jax.export")
 ENGINE = [name for name in FILES if name.startswith("deq_jax.training")]
 
 
@@ -54,7 +55,7 @@ def test_a_run_knows_no_task(name):
 
 def test_the_library_knows_nothing_of_training():
     for name in FILES:
-        if not name.startswith(("deq_jax.training", "deq_jax.tasks", "deq_jax.evaluate")):
+        if not name.startswith(PROGRAMS):
             assert not [other for other in imports(name) if other.startswith(("deq_jax.training", "deq_jax.tasks"))]
 
 

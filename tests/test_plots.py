@@ -141,3 +141,33 @@ def test_without_matplotlib_the_error_says_what_to_install():
     assert ended.stderr.splitlines()[-1] == (
         "ImportError: deq_jax.plots needs matplotlib: pip install 'deq_jax[plots]'."
     )
+
+
+COUNTS = np.array([[8, 2, 0], [0, 5, 0], [0, 0, 0]])
+
+
+def test_the_confusion_is_drawn_in_shares_of_a_class_and_written_in_samples():
+    figure = plots.confusion(COUNTS, ["cat", "dog", "none of $x$"], title="a run")
+    ax = figure.axes[0]
+    np.testing.assert_array_equal(ax.images[0].get_array()[:2], [[80, 20, 0], [0, 100, 0]])
+    assert np.isnan(ax.images[0].get_array().filled(np.nan)[2]).all()  # a class without a sample
+    assert {(text.get_position(), text.get_text()) for text in ax.texts} == {
+        ((0, 0), "8"),
+        ((1, 0), "2"),
+        ((1, 1), "5"),
+    }
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["cat", "dog", r"none of \$x\$"]
+    assert ax.get_title() == "a run"
+    figure.canvas.draw()
+
+
+def test_many_classes_are_drawn_without_numbers():
+    figure = plots.confusion(np.eye(200, dtype=int), [str(k) for k in range(200)])
+    assert not figure.axes[0].texts
+    assert len(figure.axes[0].get_yticks()) <= 30
+    figure.canvas.draw()
+
+
+def test_names_are_as_many_as_classes():
+    with pytest.raises(ValueError, match="of 3 classes, but there are 1 names"):
+        plots.confusion(COUNTS, ["cat"])

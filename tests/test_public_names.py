@@ -61,7 +61,6 @@ RAISES_NOTHING = {
     "deq_jax.training.Outcome": "a tuple; fit raises",
     "deq_jax.training.Run": "a tuple",
     "deq_jax.training.Settings": "fit raises, in the same words",
-    "deq_jax.training.Task": "a tuple; fit raises",
     "deq_jax.training.UserError": "is raised",
 }
 OURS = {

@@ -109,7 +109,7 @@ def test_a_network_that_its_last_step_has_broken_is_no_result(tmp_path):
 
 
 def test_too_little_memory_is_said_in_two_lines(tmp_path, monkeypatch):
-    def exhaust(plan, state, config, opener):
+    def exhaust(*arguments):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 5 bytes.\nmore")
 
     monkeypatch.setattr("deq_jax.training.run._run", exhaust)

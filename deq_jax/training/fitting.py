@@ -12,7 +12,7 @@ from deq_jax.training.settings.settings import Settings
 from deq_jax.training.task import Task
 
 
-def fit(task: Task, settings: Settings | None = None, **changes: Any) -> Run:
+def fit(task: Task, settings: Settings | None = None, *, quiet: bool = False, **changes: Any) -> Run:
     """Train a task of your own, or go on with its training: what ``train.py`` does for a preset, for any task.
 
     It shows its progress, and writes a folder: every setting, the machine, a line of metrics for every step and every
@@ -25,6 +25,7 @@ def fit(task: Task, settings: Settings | None = None, **changes: Any) -> Run:
     Args:
         task: what is trained: data, model and loss.
         settings: how; a [`deq_jax.training.Settings`][].
+        quiet: say nothing but what is wrong.
         **changes: what is to be other than in ``settings``, or than its defaults: ``out``, the folder of the run,
             ``epochs``, ``batch_size``, … A group may be a dictionary of what is to change in it:
             ``optimizer={"learning_rate": 1e-2}``.
@@ -42,7 +43,8 @@ def fit(task: Task, settings: Settings | None = None, **changes: Any) -> Run:
         raise UserError(f"fit was given a {type(task).__name__}; expected a training.Task(data=…, model=…, loss=…).")
     settings = settled(settings, changes)
     with told_of_memory("batch_size, model or solver.m in another folder"):
-        status = run(lambda: task, settings)
+        next_steps = [f'training.load("{settings.out}", task)']
+        status = run(lambda: task, settings, is_quiet=quiet, next_steps=next_steps)
     if status:
         # As it would have come into effect without the training.
         signal.raise_signal(status - 128)

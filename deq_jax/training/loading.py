@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from flax import nnx
 
 from deq_jax.training.disk import checkpoints, metrics
+from deq_jax.training.disk.best import Choice, chosen
 from deq_jax.training.disk.folder import opener_of, read_config, require_task
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
@@ -23,7 +24,7 @@ class Run(NamedTuple):
     """A run, as its folder tells of it."""
 
     model: nnx.Module
-    """With the weights of the latest checkpoint, or their average where the run keeps one; set to evaluation, and
+    """With the weights of the checkpoint, or their average where the run keeps one; set to evaluation, and
     solving as the run's evaluations do."""
     settings: Any
     """A [`deq_jax.training.Settings`][]; of a preset's run the configuration that ``train.py`` was given."""
@@ -33,8 +34,8 @@ class Run(NamedTuple):
     """Updates that the weights have had; an unfinished run is loaded as far as it came."""
 
 
-def load(run: Path | str, task: Task | None = None) -> Run:
-    """Read a run: its model with the weights of the latest checkpoint, its settings, and its metrics.
+def load(run: Path | str, task: Task | None = None, *, checkpoint: Choice = "last") -> Run:
+    """Read a run: its model with the weights of a checkpoint, its settings, and its metrics.
 
     Nothing is trained, and nothing is written. A damaged checkpoint is passed over for the one before it, with a line
     on stderr.
@@ -43,12 +44,15 @@ def load(run: Path | str, task: Task | None = None) -> Run:
         run: the folder that ``fit`` or ``train.py`` wrote.
         task: what was trained, as it was given to ``fit``: a folder cannot hold a model of your own. None for a
             preset's, whose data are read for it.
+        checkpoint: ``"last"``, the latest; ``"best"``, that of the best result on the test split among those that are
+            there, which a run keeps beside the last; or the step of one.
 
     Returns:
         A [`deq_jax.training.Run`][].
 
     Raises:
-        UserError: it is no run's folder, is damaged, holds no checkpoint yet, or was trained with another model.
+        UserError: it is no run's folder, is damaged, holds no checkpoint yet, or none of that step, or was trained with
+            another model.
     """
     run = Path(run)
     if task is None:
@@ -58,7 +62,7 @@ def load(run: Path | str, task: Task | None = None) -> Run:
     else:
         require_task(run, None, f"training.load({str(run)!r}) reads it")
         settings = config = read_config(run, Settings)
-    model, state = restored(run, task, settings)
+    model, state = restored(run, task, settings, checkpoint)
     return Run(
         model=opened(model, training=False)(*state.evaluated),
         settings=config,
@@ -67,8 +71,10 @@ def load(run: Path | str, task: Task | None = None) -> Run:
     )
 
 
-def restored(run: Path, task: Task, settings: Settings) -> tuple[nnx.Module, TrainState]:
-    """A fresh model of the task, solved as in an evaluation, and the state of the run's latest readable checkpoint.
+def restored(
+    run: Path, task: Task, settings: Settings, checkpoint: str | int = "last"
+) -> tuple[nnx.Module, TrainState]:
+    """A fresh model of the task, solved as in an evaluation, and the state of a checkpoint of the run.
 
     Raises:
         UserError: there is none, or it is of another model.
@@ -77,7 +83,7 @@ def restored(run: Path, task: Task, settings: Settings) -> tuple[nnx.Module, Tra
     # The checkpoint holds the optimiser's moments, too; how long its schedule is does not change their form.
     optimizer = build_optimizer(settings.optimizer, total_steps=1)
     like = create_state(model, optimizer, keeps_average=settings.average_decay is not None)
-    restored = checkpoints.restore(run, like=like)
+    restored = checkpoints.restore(run, like, chosen(run, checkpoint, task.result))
     if restored is None:
         raise UserError(f"{run} holds no checkpoint. Start its training again to get one.")
     return model, restored.state

@@ -3,25 +3,27 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from tqdm import tqdm
 
-from deq_jax.training.disk import checkpoints, curves, environment, metrics
+from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
+from deq_jax.training.disk.best import best_step, results
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
 from deq_jax.training.disk.lock import held
 from deq_jax.training.disk.logbook import Logbook, NotFiniteError
 from deq_jax.training.errors import NonFiniteLossError
 from deq_jax.training.plan import Plan, prepare
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.process.console import Console, Progress
 from deq_jax.training.process.signals import stop_requests
 from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps.batches import train_batch
 from deq_jax.training.steps.step import TrainState
+from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
 
 _SECONDS_BETWEEN_CURVES = 60.0
@@ -36,7 +38,15 @@ class _Start(NamedTuple):
     is_evaluated: bool
 
 
-def run(open_task: Callable[[], Task], settings: Settings, config: Any = None, opener: str | None = None) -> int:
+def run(
+    open_task: Callable[[], Task],
+    settings: Settings,
+    config: Any = None,
+    opener: str | None = None,
+    *,
+    is_quiet: bool = False,
+    next_steps: Sequence[str] = (),
+) -> int:
     """Trains, or continues, the run in `settings.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
 
     On a CPU a continued run ends with the very parameters of an uninterrupted one.
@@ -47,6 +57,8 @@ def run(open_task: Callable[[], Task], settings: Settings, config: Any = None, o
         config: all that makes this run another than others, a frozen dataclass, as config.json keeps it; the settings
             where it is None.
         opener: the module that can open the task again, with `reopened`; None for a task of the caller's own.
+        is_quiet: say nothing but what is wrong, on stderr.
+        next_steps: what can be done with a finished run, said at its end, a command each.
 
     Raises:
         UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX
@@ -60,33 +72,34 @@ def run(open_task: Callable[[], Task], settings: Settings, config: Any = None, o
     plan, state = prepare(open_task(), settings)
     with held(out):
         require_usable(out, config, opener)  # again: another process may have begun, and ended, in the meantime
-        return _run(plan, state, config, opener)
+        return _run(plan, state, Console(is_quiet=is_quiet), lambda: claim(out, config, opener), next_steps)
 
 
-def _run(plan: Plan, state: TrainState, config: Any, opener: str | None) -> int:
+def _run(
+    plan: Plan, state: TrainState, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
+) -> int:
     out, data = plan.settings.out, plan.task.data
     start, described = _find_start(out, state), environment.describe_data(data)
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
     if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
-        print(f"{out} is finished: {_result(out, plan.task.metrics)}. Nothing to do.")
+        console.say(f"{out} is finished: {reached(out, plan.task)}. Nothing to do.")
         return 0
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
-    print(
+    console.say(
         f"{data.name}: {described[f'training_{data.unit}']:,} training and {described[f'test_{data.unit}']:,} test "
         f"{data.unit}. "
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
-        + (f", {start.step:,} taken." if start.step else "."),
-        flush=True,
+        + (f", {start.step:,} taken." if start.step else ".")
     )
     if len(jax.devices()) > 1:
-        print(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.", flush=True)
+        console.say(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.")
     began = time.monotonic() - start.seconds
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
-    print(f"Compiled in {compile_seconds:.1f} s.", flush=True)
+    console.say(f"Compiled in {compile_seconds:.1f} s.")
     # Only now, since a task whose functions return something else than they have promised has begun no run.
-    claim(out, config, opener)
+    claim_folder()
     _clear_way(out, start.step)
     environment.write(
         out / "environment.json",
@@ -94,16 +107,19 @@ def _run(plan: Plan, state: TrainState, config: Any, opener: str | None) -> int:
         | {
             "parameters": parameters,
             "compile_seconds": round(compile_seconds, 3),
+            "steps": plan.last_step,
+            **environment.describe_samples(data),
             "data": described,
         },
         is_anew=not start.step,
     )
-    signal = _train(plan, programs, start, lambda: time.monotonic() - began)
+    with console.progress(max(plan.last_step, start.step), start.step) as progress:
+        signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress)
     curves.draw(out, plan.task.metrics)
     if signal is not None:
-        print("Stopped. Started again, it goes on.")
+        console.say("Stopped. Started again, it goes on.")
         return 128 + signal
-    print(f"Finished: {_result(out, plan.task.metrics)}. See {out / 'curves.png'}")
+    console.say(summary(out, plan.task, next_steps))
     return 0
 
 
@@ -131,23 +147,28 @@ def _clear_way(out: Path, step: int) -> None:
         )
 
 
-def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], float]) -> int | None:
+def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], float], progress: Progress) -> int | None:
     """Takes the run to its last step. Returns the signal that stopped it before, or None."""
-    settings, out, state = plan.settings, plan.settings.out, start.state
+    settings, out, state, result = plan.settings, plan.settings.out, start.state, plan.task.result
+    measured_results = results(metrics.read(out / "metrics.jsonl"), result)
+
+    def best_of(steps: Sequence[int]) -> int | None:
+        return best_step(measured_results, result, steps)
+
     with (
         stop_requests() as stop,
-        checkpoints.opened(out) as manager,
-        tqdm(
-            total=max(plan.last_step, start.step), initial=start.step, unit="step", dynamic_ncols=True, disable=None
-        ) as bar,
+        checkpoints.opened(out, kept=best_of) as manager,
+        tensorboard.opened(out, start.step) as events,
     ):
-        logbook = Logbook(out / "metrics.jsonl", bar, clock, plan.epoch_of, plan.task.metrics)
+        logbook = Logbook(out / "metrics.jsonl", events, progress, clock, plan.epoch_of, plan.task.metrics)
 
         def evaluate_on_test(state: TrainState, step: int) -> None:
             means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: stop() is not None)
             if means is None:
                 return
             logbook.evaluated(step, means)
+            if math.isfinite(means[result.name]):
+                measured_results[step] = means[result.name]
             if not math.isfinite(means["loss"]):
                 # No training step may follow that would notice.
                 raise _diverged(out, f"the test loss is not finite after step {step:,}", step + 1)
@@ -169,6 +190,7 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
                 logbook.settle()
             except NotFiniteError as error:
                 raise _diverged(out, str(error), error.step) from error
+            events.flush()
             checkpoints.save(manager, state, clock())
             saved = clock()
             if plan.evaluates_at(step):
@@ -198,16 +220,3 @@ def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
     return NonFiniteLossError(
         f"{what}; {named}.\nTry a lower optimizer.learning_rate or solver.tol, in another folder."
     )
-
-
-def _result(out: Path, units: Mapping[str, str]) -> str:
-    """The first metric, or the loss where the task has none, of the last evaluation, or else of the last step."""
-    records = metrics.read(out / "metrics.jsonl")
-    kind = "eval" if any(record["kind"] == "eval" for record in records) else "train"
-    last = next((record for record in reversed(records) if record["kind"] == kind), None)
-    if last is None:
-        return "its account is lost"
-    name, unit = next(iter(units.items()), ("loss", ""))
-    value = "unknown" if last.get(name) is None else metrics.said(last[name], unit)
-    where = "test" if kind == "eval" else "training"
-    return f"{where} {name} {value} after step {last['step']:,} and {last['seconds']:.0f} s"

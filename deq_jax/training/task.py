@@ -1,13 +1,14 @@
 """What is trained, as a run sees it: data, and pure functions of a model and a batch."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from flax import nnx
 from jaxtyping import Array, Float, Key, PyTree
 
 from deq_jax.adjoint import Adjoint, Solver
 from deq_jax.solution import Solution
+from deq_jax.training.errors import UserError
 
 Examples: TypeAlias = PyTree
 """Arrays with one leading axis of samples, such as the pair of inputs and targets."""
@@ -58,6 +59,16 @@ class Data(NamedTuple):
     """How the samples were stored, where that loses a little; None for plain arrays."""
     remedy: str = "Give the data that it was started with"
     """What to do when a run is continued on others."""
+    classes: Sequence[str] | None = None
+    """Names of the classes, in the order of their numbers; None where there are none, or nobody has named them."""
+
+
+class Result(NamedTuple):
+    """What a run comes to: the first of the task's metrics, or the loss where it has none."""
+
+    name: str
+    unit: str
+    is_best_at_its_largest: bool
 
 
 class Task(NamedTuple):
@@ -80,6 +91,21 @@ class Task(NamedTuple):
     equilibria: int = 1
     """Layers that solve. Where they are several, ``report`` is a tuple of so many, one for each: of None in an
     evaluation."""
+    best: Literal["max", "min"] | None = None
+    """Whether the run's result is best where it is largest or smallest, by which the best checkpoint is kept. None:
+    largest of a share, whose unit is %, smallest of anything else, such as an error or the loss."""
+
+    @property
+    def result(self) -> Result:
+        """The run's result.
+
+        Raises:
+            UserError: ``best`` is neither.
+        """
+        if self.best not in (None, "max", "min"):
+            raise UserError(f'task.best is {self.best!r}; expected "max", "min" or None.')
+        name, unit = next(iter(self.metrics.items()), ("loss", ""))
+        return Result(name, unit, unit == "%" if self.best is None else self.best == "max")
 
 
 def each[T](equilibria: int, make: Callable[[], T]) -> T | tuple[T, ...]:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.deq import prepared
+from deq_jax.solution import Solution
 from deq_jax.tasks.images.augmentation import augment
 from deq_jax.tasks.images.build import Classifier, build_model
 from deq_jax.tasks.images.config import Config, settings_of
@@ -62,6 +63,7 @@ def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
             unit="images",
             encoding=first.encoding,
             remedy="Give the --data-dir that it was started with",
+            classes=tuple(map(str, range(first.num_classes))),
         ),
         model=model,
         loss=functools.partial(classification_loss, smoothing=config.label_smoothing),
@@ -87,11 +89,26 @@ def classification(model: Classifier, examples: Examples, *, flip: bool = False)
     With `flip` logits are the mean of an image's and its mirror image's, at twice the work; the solve that is reported
     is the image's.
     """
+    return judged(model, examples, flip=flip)[1]
+
+
+def judged(
+    model: Classifier, examples: Examples, *, flip: bool = False
+) -> tuple[Float[Array, "batch classes"], Outcome]:
+    """Logits, and the outcome of `classification`."""
     logits, outcome = _classified(model, examples)
-    if not flip:
-        return outcome
-    logits = (logits + model(scaled(examples.images[:, :, ::-1]))[0]) / 2
-    return outcome._replace(**_judged(logits, examples.labels))
+    if flip:
+        logits = _with_mirrored(model, examples.images, logits)
+        outcome = outcome._replace(**_judged(logits, examples.labels))
+    return logits, outcome
+
+
+def answered(
+    model: Classifier, images: Images, *, flip: bool = False
+) -> tuple[Float[Array, "batch classes"], Solution]:
+    """Logits of images whose classes nobody knows, and the solve; `flip` as in `classification`."""
+    logits, solution = model(scaled(images))
+    return (_with_mirrored(model, images, logits) if flip else logits), solution
 
 
 def cross_entropy(
@@ -107,6 +124,13 @@ def cross_entropy(
 def scaled(images: Images) -> Float[Array, "batch height width channels"]:
     """Pixels of 0 to 255 as numbers of 0 to 1."""
     return jnp.asarray(images, jnp.float32) / 255
+
+
+def _with_mirrored(
+    model: Classifier, images: Images, logits: Float[Array, "batch classes"]
+) -> Float[Array, "batch classes"]:
+    """The mean of these logits and those of the mirror images."""
+    return (logits + model(scaled(images[:, :, ::-1]))[0]) / 2
 
 
 def _classified(

@@ -7,12 +7,12 @@ read a torn file quietly, so every checkpoint carries the digests of its files a
 import hashlib
 import json
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
 from deq_jax.training.disk.orbax import write
@@ -30,10 +30,24 @@ class Restored(NamedTuple):
     seconds: float
 
 
-def opened(run: Path) -> ocp.CheckpointManager:
-    """The writer of `run`/checkpoints, which keeps the last three. Close it, or use it in a `with`."""
+class _Policy(NamedTuple):
+    """Orbax's preservation policy that keeps the last ones, and one of the run's choice."""
+
+    kept: Callable[[Sequence[int]], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step in steps[-KEPT:] or step == self.kept(steps) for step in steps]
+
+
+def opened(run: Path, kept: Callable[[Sequence[int]], int | None] = lambda steps: None) -> ocp.CheckpointManager:
+    """The writer of `run`/checkpoints. Close it, or use it in a `with`.
+
+    It keeps the last three, and beside them the one that `kept` chooses of the steps that there are.
+    """
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.LatestN(KEPT),
+        preservation_policy=_Policy(kept),
         cleanup_tmp_directories=True,
         # A checkpoint is under a megabyte and takes 50 ms: not worth a thread that could lose it at exit.
         enable_async_checkpointing=False,
@@ -56,29 +70,31 @@ def save(manager: ocp.CheckpointManager, state: TrainState, seconds: float) -> N
         write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
 
 
-def restore(run: Path, like: TrainState) -> Restored | None:
+def restore(run: Path, like: TrainState, step: int | None = None) -> Restored | None:
     """The latest readable checkpoint of a run, in the structure of `like`; None where there is none yet.
 
-    A damaged one is passed over with a line on stderr. Nothing is written.
+    A damaged one is passed over with a line on stderr. Nothing is written. With a `step` it is that one or none.
 
     Raises:
         UserError: every checkpoint is damaged, or the latest sound one is not of this model.
     """
     damaged = []
-    for step in reversed(_steps(run)):
-        folder = folder_of(run, step)
+    for candidate in reversed(steps_of(run)) if step is None else [step]:
+        folder = folder_of(run, candidate)
         seal = _read_seal(folder)
         if seal is None or not _is_intact(folder, seal):
             damaged.append(folder)
             continue
         for other in damaged:
-            print(f"warning: {other} is damaged; continuing from step {step}.", file=sys.stderr)
+            print(f"warning: {other} is damaged; continuing from step {candidate}.", file=sys.stderr)
         if seal["form"] != _form(like):
             raise UserError(
                 f"{folder} is of another model: {_difference(seal['form'], _form(like))}.\n"
                 f"Give the model and the version of deq_jax that the run was started with, or choose another folder."
             )
         return Restored(_read(folder, like), seal["seconds"])
+    if step is not None:
+        raise UserError(f"{folder_of(run, step)} is damaged. Choose another: {', '.join(map(str, steps_of(run)))}.")
     # One without a seal was still being written when the run ended, so a run with no other has simply not begun.
     if any((folder / _SEAL).exists() for folder in damaged):
         raise UserError(
@@ -90,7 +106,7 @@ def restore(run: Path, like: TrainState) -> Restored | None:
 
 def latest_before(run: Path, step: int) -> int | None:
     """The step of the latest checkpoint before another step; None where there is none."""
-    return max((earlier for earlier in _steps(run) if earlier < step), default=None)
+    return max((earlier for earlier in steps_of(run) if earlier < step), default=None)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -101,20 +117,25 @@ def folder_of(run: Path, step: int) -> Path:
 def set_aside_after(run: Path, step: int) -> None:
     """Renames the checkpoints of later steps, so that `restore` passes over them and they can be saved anew."""
     with writing_to(run):
-        for later in _steps(run):
+        for later in steps_of(run):
             if later > step:
                 set_aside(folder_of(run, later), f"damaged-{later}-{{}}")
 
 
-def _folder(run: Path) -> Path:
-    return run / "checkpoints"
+def steps_of(run: Path) -> list[int]:
+    """The steps that there are checkpoints of, in order.
 
-
-def _steps(run: Path) -> list[int]:
+    Raises:
+        UserError: a file is in the place of their folder.
+    """
     folder = _folder(run)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder of checkpoints; move it away.")
     return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
+
+
+def _folder(run: Path) -> Path:
+    return run / "checkpoints"
 
 
 def _read(folder: Path, like: TrainState) -> TrainState:

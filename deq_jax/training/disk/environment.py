@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from deq_jax.training.disk.files import write_atomically, writing_to
-from deq_jax.training.steps.batches import count
+from deq_jax.training.steps.batches import count, taken
 from deq_jax.training.task import Data
 
 _PACKAGES = ("deq_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "tensorflow-datasets")
@@ -53,6 +53,24 @@ def describe_data(data: Data) -> dict[str, Any]:
         "encoding": data.encoding,
         "digest": digest.hexdigest(),
     }
+
+
+def describe_samples(data: Data) -> dict[str, Any]:
+    """What the model was made for: the shape of every array of a sample, and the classes where they have names."""
+    row = taken(data.splits["train"], np.arange(1))
+    arrays = jax.tree_util.tree_leaves_with_path(row)
+    shapes = {jax.tree_util.keystr(path, simple=True, separator="."): list(np.shape(leaf)[1:]) for path, leaf in arrays}
+    return {"sample": shapes} | ({} if data.classes is None else {"classes": list(data.classes)})
+
+
+def latest(run: Path) -> dict[str, Any]:
+    """What is known of a run's start and, going before it, of its resumptions; nothing where that is damaged."""
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        first = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+        for start in (first, *first["resumed"]):
+            known |= start
+    return known
 
 
 def write(path: Path, description: dict[str, Any], *, is_anew: bool) -> None:

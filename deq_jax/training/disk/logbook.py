@@ -1,12 +1,12 @@
-"""The run's running account: lines of metrics.jsonl, and the progress bar."""
+"""The run's running account: lines of metrics.jsonl, TensorBoard's curves, and what is said of the progress."""
 
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from deq_jax.training.disk import metrics
+from deq_jax.training.disk.tensorboard import Events
+from deq_jax.training.process.console import Progress
 from deq_jax.training.steps.step import TrainMetrics
 
 
@@ -23,7 +23,8 @@ class Logbook:
 
     Args:
         path: the metrics.jsonl to append to.
-        bar: the progress bar to move.
+        events: TensorBoard's, which get the same numbers.
+        progress: what is told of every step.
         clock: seconds since the run began, over resumes.
         epoch_of: the epoch of a step.
         units: names and units of the task's own metrics.
@@ -32,12 +33,14 @@ class Logbook:
     def __init__(
         self,
         path: Path,
-        bar: tqdm,
+        events: Events,
+        progress: Progress,
         clock: Callable[[], float],
         epoch_of: Callable[[int], int],
         units: Mapping[str, str],
     ) -> None:
-        self.path, self.bar, self.clock, self.epoch_of, self.units = path, bar, clock, epoch_of, units
+        self.path, self.events, self.progress = path, events, progress
+        self.clock, self.epoch_of, self.units = clock, epoch_of, units
         self._pending: tuple[int, TrainMetrics, float] | None = None
         self._settled = clock()
 
@@ -60,29 +63,31 @@ class Logbook:
         step_seconds = now - max(started, self._settled)
         self._settled = now
         epoch = self.epoch_of(step)
-        metrics.append(
-            self.path,
+        self._write(
             metrics.line(
                 "train", step, epoch, means, self.units, seconds=round(now, 3), step_seconds=round(step_seconds, 4)
-            ),
+            )
         )
-        self.bar.update()
         solves = [
             f"{name} {means[f'{name}_iterations']:.1f} to {means[f'{name}_residual']:.0e}"
             for name in ("forward", "adjoint")
             if math.isfinite(means[f"{name}_residual"])
         ]
         own = [f"{name} {metrics.said(means[name], unit, 1)}" for name, unit in self.units.items()]
-        self.bar.set_postfix_str(", ".join([f"loss {means['loss']:.3f}", *own, *solves]), refresh=False)
+        self.progress.advance(", ".join([f"loss {means['loss']:.3f}", *own, *solves]))
         if not measured.is_finite:
             raise NotFiniteError(step)
 
     def evaluated(self, step: int, means: Mapping[str, float]) -> None:
         """Writes the line of an evaluation on the test split, and says it."""
         epoch = self.epoch_of(step)
-        metrics.append(self.path, metrics.line("eval", step, epoch, means, self.units, seconds=round(self.clock(), 3)))
+        self._write(metrics.line("eval", step, epoch, means, self.units, seconds=round(self.clock(), 3)))
         said = f"epoch {epoch}, step {step:,}: test loss {means['loss']:.3f}"
         said += "".join(f", {name} {metrics.said(means[name], unit)}" for name, unit in self.units.items())
         if math.isfinite(means["forward_residual"]):  # ordinary layers have none
             said += f", {means['forward_iterations']:.1f} evaluations to a residual of {means['forward_residual']:.1e}"
-        self.bar.write(said)
+        self.progress.say(said)
+
+    def _write(self, record: metrics.Record) -> None:
+        metrics.append(self.path, record)
+        self.events.add(record)

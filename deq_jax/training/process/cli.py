@@ -16,6 +16,8 @@ from deq_jax.training.settings.record import flatten, to_dict
 
 _BOX = "╭╮╰╯│─"
 _USAGE = "python train.py PRESET [--field value ...]"
+QUIET = "--quiet"
+"""The switch that is no field of a configuration: it says nothing of the run."""
 
 
 def parse[T](arguments: Sequence[str], named: Mapping[str, Callable[[], T]]) -> T:
@@ -40,12 +42,13 @@ def parse[T](arguments: Sequence[str], named: Mapping[str, Callable[[], T]]) -> 
         _require_known_fields(fields, default)
     docs = {preset: inspect.getdoc(make) or "" for preset, make in named.items()}
     listing = "\n".join(f"{preset:18}{doc.splitlines()[0]}" for preset, doc in docs.items())
+    head = f"{listing}\n\n{QUIET}: print only what is wrong."
     return parse_function(
         type(default),
         fields,
         prog="train.py PRESET",
         default=default,
-        description=f"{listing}\n\nThe defaults below are those of {name}.\n\n{docs[name]}",
+        description=f"{head}\n\nThe defaults below are those of {name}.\n\n{docs[name]}",
     )
 
 
@@ -56,8 +59,11 @@ def parse_function[T](
     prog: str,
     default: Any = None,
     description: str | None = None,
+    has_switches: bool = False,
 ) -> T:
     """What `function`, or a dataclass, gives when called with the command line's arguments.
+
+    With `has_switches` a field of True or False is a switch that is given or not; else it takes a value, as all do.
 
     Raises:
         UserError: tyro does not understand the arguments; says so in one line.
@@ -72,8 +78,7 @@ def parse_function[T](
                 prog=prog,
                 description=description,
                 args=arguments,
-                # A switch takes True or False, as every other field takes a value.
-                config=(tyro.conf.FlagConversionOff,),
+                config=(tyro.conf.FlagCreatePairsOff if has_switches else tyro.conf.FlagConversionOff,),
                 **defaults,
             )
     except SystemExit as end:
@@ -83,8 +88,13 @@ def parse_function[T](
     raise UserError(message or f"{prog} does not understand: {' '.join(arguments)}")
 
 
+def without_switch(arguments: Sequence[str], switch: str) -> tuple[list[str], bool]:
+    """The other arguments, and whether the switch is among them."""
+    return [argument for argument in arguments if argument != switch], switch in arguments
+
+
 def _require_known_fields(arguments: Iterable[str], config: Any) -> None:
-    known = [field.replace("_", "-") for field in flatten(to_dict(config))]
+    known = [QUIET.removeprefix("--"), *(field.replace("_", "-") for field in flatten(to_dict(config)))]
     for argument in arguments:
         field = argument.split("=")[0].removeprefix("--").replace("_", "-")
         if argument.startswith("--") and field not in known:

@@ -1,0 +1,136 @@
+"""What a run says of images: python -m deq_jax.predict RUN IMAGE... [--json] [--checkpoint best].
+
+A table, or with --json an object a line: `file`, `class`, `probability`, `residual` (of the solve, relative) and
+`evaluations` (of the cell f); there a value that is not finite is null. Files that are no images are named on stderr,
+the others are predicted, and the exit status is 2.
+"""
+
+import itertools
+import json
+import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tyro
+from jaxtyping import UInt8
+
+from deq_jax.tasks.images.use.classifier import Classifier, answering, load
+from deq_jax.tasks.images.use.pictures import UnreadableError, read, require_channels
+from deq_jax.training.errors import UserError, reported_errors
+from deq_jax.training.process.cli import parse_function
+from deq_jax.training.process.compilation import require_backend, told_of_memory, use_persistent_cache
+from deq_jax.training.process.terminal import lasting_output
+
+Pixels = UInt8[np.ndarray, "height width channels"]
+
+
+def predictions(classifier: Classifier, images: Iterable[Any], batch_size: int) -> Iterator[dict[str, Any]]:
+    """Class, probability, residual and evaluations of every image, `Pixels` of the model's shape.
+
+    A value that is not finite is None. An answer does not depend on the others in its batch.
+    """
+    answer = jax.jit(answering(classifier))
+    for batch in itertools.batched(images, batch_size):
+        # The last one is filled up with its first image, so that one program serves all.
+        pixels = np.stack([*batch, *[batch[0]] * (batch_size - len(batch))])
+        said = jax.device_get(answer(pixels))
+        for probabilities, residual, evaluations in zip(*(part[: len(batch)] for part in said), strict=True):
+            most = int(probabilities.argmax())
+            yield {
+                "class": classifier.classes[most],
+                "probability": _finite(probabilities[most]),
+                "residual": _finite(residual),
+                "evaluations": int(evaluations),
+            }
+
+
+def predict_files(
+    classifier: Classifier, files: Sequence[str], failed: list[tuple[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The predictions of image files, named `file`; those that cannot be read go to `failed`, with the reason."""
+    require_channels(classifier.image_shape[-1])
+    named: list[str] = []
+
+    def images() -> Iterator[Pixels]:
+        for file in files:
+            try:
+                pixels = read(Path(file), classifier.image_shape)
+            except UnreadableError as error:
+                failed.append((file, str(error)))
+            else:
+                named.append(file)
+                yield pixels
+
+    batch_size = min(len(files), classifier.config.batch_size)
+    for k, prediction in enumerate(predictions(classifier, images(), batch_size)):
+        yield {"file": named[k]} | prediction
+
+
+def _table(rows: Iterable[dict[str, Any]], files: Sequence[str], classes: Sequence[str]) -> Iterator[str]:
+    """Lines in columns, each as soon as its row is there."""
+    file, name = max(map(len, ["file", *map(_shown, files)])), max(map(len, ["class", *classes]))
+    yield f"{'file':{file}}  {'class':{name}}  probability  residual  evaluations"
+    for row in rows:
+        probability = "–" if row["probability"] is None else f"{row['probability']:.2%}"
+        residual = "–" if row["residual"] is None else f"{row['residual']:.1e}"
+        start = f"{_shown(row['file']):{file}}  {row['class']:{name}}"
+        yield f"{start}  {probability:>11}  {residual:>8}  {row['evaluations']:>11}"
+
+
+def _shown(file: str) -> str:
+    """A name that can be printed: one need not be of UTF-8."""
+    return file.encode(errors="backslashreplace").decode()
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _command(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")],
+    json: bool = False,
+    checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
+) -> tuple[Path, tuple[str, ...], bool, str]:
+    """Says the class of image files of any size: its probability, and the residual and evaluations of the solve.
+
+    Args:
+        run: Folder of the run, the --out of its training.
+        images: Image files. They are resized and cropped to the size of the images that the model was trained on.
+        json: Print a JSON object a line instead of a table.
+        checkpoint: The weights to use: the last, the best on the test split, or those of a step.
+    """
+    return run, images, json, checkpoint
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    with reported_errors(), told_of_memory("number of images at a time"):
+        run, files, wants_json, checkpoint = parse_function(
+            _command, arguments, prog="python -m deq_jax.predict", has_switches=True
+        )
+        if not files:
+            raise UserError("no image is named: python -m deq_jax.predict RUN IMAGE...")
+        require_backend()
+        use_persistent_cache()
+        classifier = load(run, checkpoint)
+        if classifier.note:
+            print(f"note: {classifier.note}", file=sys.stderr)
+        failed: list[tuple[str, str]] = []
+        rows = predict_files(classifier, files, failed)
+        lines = (json.dumps(row, allow_nan=False) for row in rows)
+        for line in lines if wants_json else _table(rows, files, classifier.classes):
+            print(line, flush=True)
+        for file, why in failed:
+            print(f"error: {_shown(file)} cannot be predicted: {why}.", file=sys.stderr)
+        if failed:
+            sys.exit(UserError.status)
+
+
+if __name__ == "__main__":
+    with lasting_output():
+        main(sys.argv[1:])

@@ -1,0 +1,52 @@
+"""A classifier over a whole data set, class by class."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int, PyTree
+
+from deq_jax.tasks.images.data import Examples
+from deq_jax.tasks.images.task import judged
+from deq_jax.training.steps.batches import eval_batches
+from deq_jax.training.steps.model import opened
+from deq_jax.training.steps.solved import forward
+
+MEANS = ("loss", "accuracy", "forward_iterations", "forward_residual", "converged")
+
+
+def measured(
+    model: nnx.Module,
+    weights: tuple[PyTree, PyTree],
+    examples: Examples,
+    num_classes: int,
+    batch_size: int,
+    *,
+    flip: bool = False,
+) -> tuple[dict[str, float], Int[np.ndarray, "classes classes"]]:
+    """Means over every image, and in row i and column j how many of class i were taken for class j."""
+    with_arrays = opened(model, training=False)
+
+    @jax.jit
+    def step(
+        params: PyTree, batch_stats: PyTree, examples: Examples
+    ) -> tuple[Int[Array, " batch"], dict[str, Float[Array, " batch"]]]:
+        logits, outcome = judged(with_arrays(params, batch_stats), examples, flip=flip)
+        solved = forward(outcome.solutions, len(examples.labels))
+        values = {
+            "loss": outcome.loss,
+            **outcome.metrics,
+            "forward_iterations": solved.iterations,
+            "forward_residual": solved.residual,
+            "converged": solved.converged,
+        }
+        return jnp.argmax(logits, -1), values
+
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    rows: list[dict[str, np.ndarray]] = []
+    for batch in eval_batches(examples, batch_size):
+        taken_for, values = jax.device_get(step(*weights, batch.examples))
+        np.add.at(confusion, (batch.examples.labels[batch.mask], taken_for[batch.mask]), 1)
+        rows.append({name: value[batch.mask] for name, value in values.items()})
+    means = {name: float(np.concatenate([row[name] for row in rows]).mean(dtype=np.float64)) for name in MEANS}
+    return means, confusion
