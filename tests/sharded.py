@@ -60,7 +60,6 @@ def of_network() -> dict[str, Callable]:
         return deq_jax.contraction_penalty(lambda z: jnp.tanh(z @ w * x), start(x) + 0.5)
 
     return {name: solved_by(adjoint) for name, adjoint in adjoints.items()} | {
-        "per_sample": lambda w, x: deq_jax.fixed_point(f, start(x), deq_jax.per_sample(x), w, solver=SOLVER).value,
         "closed over": lambda w, x: deq_jax.fixed_point(lambda z: f(z, x, w), start(x), solver=SOLVER).value,
         "fixed_point_jvp": lambda w, x: deq_jax.fixed_point_jvp(f, start(x), x, w, solver=SOLVER).value,
         "unrolled": lambda w, x: deq_jax.unrolled(f, start(x), x, w, steps=20),
@@ -88,6 +87,16 @@ def check_network() -> None:
     _, w, x = tanh_network(jax.random.key(0), 8, 5, dtype=jnp.float64)
     for name, function in of_network().items():
         check(name, function, w, x)
+
+
+def check_groups() -> None:
+    """Each device leaves out its own samples: eight of them are enough for groups."""
+    f, w, x = tanh_network(jax.random.key(0), 32, 5, dtype=jnp.float64)
+
+    def solved(w, x):
+        return deq_jax.fixed_point(f, jnp.zeros(x.shape), deq_jax.per_sample(x), w, solver=SOLVER).value
+
+    check("per_sample", solved, w, x)
 
 
 def check_left_to_jit() -> None:

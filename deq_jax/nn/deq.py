@@ -100,7 +100,13 @@ class DEQ(nnx.Module):
             return fz
 
         solution = fixed_point(
-            f, z0, where_it_fits(x, z0) if self.per_sample else x, state, solver=self.solver, adjoint=self.adjoint, report=report
+            f,
+            z0,
+            where_it_fits(x, z0) if self.per_sample else x,
+            state,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            report=report,
         )
         if sown:
             self.cell(solution.value, x)
