@@ -188,6 +188,7 @@ if __name__ == "__main__":
     for run in (
         check_network,
         check_left_to_jit,
+        check_groups,
         check_solvers,
         check_cells,
         check_report,

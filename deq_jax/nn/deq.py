@@ -33,7 +33,7 @@ class DEQ(nnx.Module):
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
         per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
-            leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups of samples are picked from all.
+            leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups are picked from all of it.
 
     Raises:
         TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
@@ -99,15 +99,8 @@ class DEQ(nnx.Module):
             sown.update(_changed(sown_before, _leaves(cell, nnx.Intermediate)))
             return fz
 
-        solution = fixed_point(
-            f,
-            z0,
-            where_it_fits(x, z0) if self.per_sample else x,
-            state,
-            solver=self.solver,
-            adjoint=self.adjoint,
-            report=report,
-        )
+        marked = where_it_fits(x, z0) if self.per_sample else x
+        solution = fixed_point(f, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
         if sown:
             self.cell(solution.value, x)
         return solution

@@ -111,15 +111,8 @@ class DEQ(linen.Module):
                     f"deterministic=True. Flax says: {error}"
                 ) from error
 
-        sol = fixed_point(
-            f,
-            z0,
-            where_it_fits(x, z0) if self.per_sample else x,
-            variables,
-            solver=self.solver,
-            adjoint=self.adjoint,
-            report=report,
-        )
+        marked = where_it_fits(x, z0) if self.per_sample else x
+        sol = fixed_point(f, z0, marked, variables, solver=self.solver, adjoint=self.adjoint, report=report)
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)
         return sol
