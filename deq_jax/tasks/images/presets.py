@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from deq_jax.tasks.images.config import Config
-from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
@@ -16,7 +16,7 @@ def digits() -> Config:
     Expect 99.7% on the 360 images of the test split (seed 0) after a minute and a half on two cores of an AMD EPYC.
     """
     return Config(
-        dataset="digits",
+        data=DataConfig("digits"),
         out=Path("runs/digits"),
         epochs=12,
         batch_size=64,
@@ -33,7 +33,7 @@ def cifar10_tutorial() -> Config:
     The chapter reports 81.6% on the test split after a few hours on one GPU. Here 24 steps of it were run, and losses
     at a reduced size held beside the chapter's (benchmarks.parity); it has not been trained to the end.
     """
-    return Config(dataset="cifar10", out=Path("runs/cifar10-tutorial"))
+    return Config(data=DataConfig("cifar10"), out=Path("runs/cifar10-tutorial"))
 
 
 def cifar10_fast() -> Config:
@@ -45,7 +45,7 @@ def cifar10_fast() -> Config:
     docs/recipe.md tells how it was found.
     """
     return Config(
-        dataset="cifar10",
+        data=DataConfig("cifar10"),
         out=Path("runs/cifar10-fast"),
         epochs=34,
         label_smoothing=0.1,
