@@ -49,7 +49,7 @@ def read(folder: Path, split: str, how: DataConfig) -> Dataset:
     records = Records(
         size=len(files),
         name=lambda row: str(files[row]),
-        read=lambda row: (_bytes(files[row]), int(labels[row])),
+        read=lambda rows: ((_tried(files[row]), int(labels[row])) for row in rows),
         check=check,
         encoding=_encoding(files),
         files=_digest(folder, files),
@@ -121,6 +121,13 @@ def _bytes(file: Path) -> bytes:
         raise UnusableError("is a folder; a class's folder is to hold images alone") from error
     except OSError as error:
         raise UnusableError(f"cannot be read ({error.strerror})") from error
+
+
+def _tried(file: Path) -> bytes | UnusableError:
+    try:
+        return _bytes(file)
+    except UnusableError as error:
+        return error
 
 
 def _check(file: Path, form: Form) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from deq_jax.tasks.images.groups import DataConfig
 
 Pixels = UInt8[np.ndarray, "height width channels"]
+_ORIENTATION = 0x0112
 _GREY = ("1", "L", "LA", "La", "I", "F")
 
 
@@ -58,8 +59,10 @@ def opened(encoded: bytes) -> Image.Image:
         raise UnusableError("is no image that Pillow can read" if encoded else "is empty") from error
 
 
-def decoded(encoded: bytes, form: Form) -> Pixels:
-    """The pixels of an encoded image in this form; raises UnusableError where that cannot be."""
+def decoded(encoded: bytes | UnusableError, form: Form) -> Pixels:
+    """The pixels of an encoded image in this form; raises UnusableError where that cannot be, or what it is given."""
+    if isinstance(encoded, UnusableError):
+        raise encoded
     image = opened(encoded)
     try:
         if form.resizes and image.format == "JPEG":
@@ -99,4 +102,6 @@ def _plain(image: Image.Image, channels: int) -> Image.Image:
 
 
 def _is_turned(image: Any) -> bool:
-    return image.getexif().get(0x0112, 1) != 1
+    if "exif" not in image.info and image.format != "TIFF":  # looking into it costs as much as a small image
+        return False
+    return image.getexif().get(_ORIENTATION, 1) != 1

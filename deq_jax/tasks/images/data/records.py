@@ -1,8 +1,9 @@
 """Encoded images, read one by one: into memory where they fit, and as a stream where they do not."""
 
+import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -17,16 +18,18 @@ from deq_jax.training.errors import UserError
 AUTO_BYTES = 2**31
 """What all pixels of a split may take in memory where `in_memory` is auto."""
 
+_MOST_AT_ONCE = 512
+
 
 class Records(NamedTuple):
-    """Encoded images of one split; the functions are given the number of one, and called by several threads."""
+    """Encoded images of one split, each known by its number; the functions are called by several threads."""
 
     size: int
     """How many there are."""
     name: Callable[[int], str]
     """What to call one, in an error."""
-    read: Callable[[int], tuple[bytes, int]]
-    """Its bytes and its label."""
+    read: Callable[[Sequence[int]], Iterable[tuple[bytes | UnusableError, int]]]
+    """The bytes of some, or why there are none, with their labels."""
     check: Callable[[int, Form], None]
     """Raises UnusableError where it can be seen at little cost that it will be no image of this form."""
     encoding: str | None
@@ -44,32 +47,32 @@ def dataset_of(records: Records, form: Form, classes: tuple[str, ...], how: Data
     size = records.size * form.height * form.width * form.channels
     in_memory = how.in_memory == "yes" or (how.in_memory == "auto" and size <= AUTO_BYTES)
 
-    def pixels(row: int) -> tuple[Pixels, int]:
-        encoded, label = records.read(row)
-        return decoded(encoded, form), label
+    images = np.empty((records.size if in_memory else 0, *form.shape), np.uint8)
+    labels = np.empty(len(images), np.int32)
+    bad: dict[int, str] = {}
 
-    def tried(row: int) -> tuple[Pixels, int] | UnusableError | None:
-        try:
-            return pixels(row) if in_memory else records.check(row, form)
-        except UnusableError as error:
-            return error
+    def look(rows: range) -> None:
+        encoded = records.read(rows) if in_memory else ()
+        for row, sample in itertools.zip_longest(rows, encoded):
+            try:
+                if in_memory:
+                    images[row], labels[row] = decoded(sample[0], form), sample[1]
+                else:
+                    records.check(row, form)
+            except UnusableError as error:
+                bad[row] = f"{records.name(row)} {error}"
 
+    # Many at a time: of small images handing one over would cost as much as decoding it.
+    share = min(-(-records.size // (4 * workers)), _MOST_AT_ONCE)
     with ThreadPoolExecutor(workers) as pool:
-        found = list(pool.map(tried, range(records.size)))
-    bad = {row: f"{records.name(row)} {error}" for row, error in enumerate(found) if isinstance(error, UnusableError)}
-    _require_usable(list(bad.values()), how, len(found))
-    kept = [row for row in range(len(found)) if row not in bad]
+        list(pool.map(look, (range(records.size)[start : start + share] for start in range(0, records.size, share))))
+    _require_usable([bad[row] for row in sorted(bad)], how, records.size)
+    kept = np.array([row for row in range(records.size) if row not in bad])
     examples: Examples | Streamed
     if in_memory:
-        # One by one into their place, so that no more than one copy is ever held.
-        images, labels = np.empty((len(kept), *form.shape), np.uint8), np.empty(len(kept), np.int32)
-        for place, row in enumerate(kept):
-            sample, found[row] = found[row], None
-            assert isinstance(sample, tuple)
-            images[place], labels[place] = sample
-        examples = Examples(images, labels)
+        examples = Examples(images[kept], labels[kept]) if bad else Examples(images, labels)
     else:
-        examples = Stream(lambda place: _later(pixels, records.name, kept[place]), len(kept), workers)
+        examples = Stream(lambda place: _one(records, int(kept[place]), form), len(kept), workers)
     return Dataset(examples, classes, form.shape, records.encoding, records.files)
 
 
@@ -90,11 +93,12 @@ def _require_usable(bad: Sequence[str], how: DataConfig, of: int) -> None:
     print(f"Skipped {len(bad):,} of {of:,} files: {said}.", file=sys.stderr)
 
 
-def _later(pixels: Callable[[int], tuple[Pixels, int]], name: Callable[[int], str], row: int) -> tuple[Pixels, int]:
+def _one(records: Records, row: int, form: Form) -> tuple[Pixels, int]:
     """What is read in the midst of a run, which an image that only now turns out to be none ends."""
+    ((encoded, label),) = records.read([row])
     try:
-        return pixels(row)
+        return decoded(encoded, form), label
     except UnusableError as error:
         raise UserError(
-            f"{name(row)} {error}. The run's checkpoints stay; put the file right, and start it again to go on."
+            f"{records.name(row)} {error}. The run's checkpoints stay; put the file right, and start it again to go on."
         ) from error

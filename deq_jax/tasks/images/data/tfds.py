@@ -1,6 +1,7 @@
 """Image classification by a data set's name in tensorflow-datasets: prepared data are read without TensorFlow."""
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from deq_jax.training.errors import UserError
 
 _OFFLINE = "To train without it: python train.py digits"
 _TITLES = {"cifar10": "CIFAR-10"}
+_AT_ONCE = 512
 _TEST_SPLITS = ("test", "validation")
 
 
@@ -64,30 +66,32 @@ def read(name: str, split: str, data_dir: Path | None, how: DataConfig) -> Datas
     source = train if stored == "train" else opened_split(stored)
     rows = np.arange(len(source))
 
-    def record(row: int) -> tuple[bytes, int]:
+    def read_rows(numbers: Sequence[int]) -> list[tuple[bytes, int]]:
         try:
-            found = source[int(rows[row])]
-            encoded, label = found[keys.image], int(found[keys.label])
+            found = source.__getitems__(rows[np.asarray(numbers)].tolist())
         except Exception as error:  # as above
             raise failed(stored, error) from error
-        if not 0 <= label < len(keys.classes):
+        labels = [int(record[keys.label]) for record in found]
+        wrong = [label for label in labels if not 0 <= label < len(keys.classes)]
+        if wrong:
             raise UserError(
-                f"labels of the {stored} split of tfds:{name} are out of range: one is {label}, but there are "
+                f"labels of the {stored} split of tfds:{name} are out of range: one is {wrong[0]}, but there are "
                 f"{len(keys.classes)} classes. A split without labels cannot be used."
             )
-        return encoded, label
+        return [(record[keys.image], label) for record, label in zip(found, labels, strict=True)]
 
     if test is None:
-        labels = np.array([record(row)[1] for row in range(len(rows))], np.int32)
-        rows = np.flatnonzero(is_test(labels) == (split == "test"))
+        starts = range(0, len(rows), _AT_ONCE)
+        labels = [label for start in starts for _, label in read_rows(range(len(rows))[start : start + _AT_ONCE])]
+        rows = np.flatnonzero(is_test(np.array(labels)) == (split == "test"))
     try:
-        form, encoding = form_of(how, [opened(train[0][keys.image])]), opened(record(0)[0]).format
+        form, encoding = form_of(how, [opened(train[0][keys.image])]), opened(read_rows([0])[0][0]).format
     except UnusableError as error:
         raise failed(stored, error) from error
     records = Records(
         size=len(rows),
         name=lambda row: f"image {row} of the {stored} split of tfds:{name}",
-        read=record,
+        read=read_rows,
         check=_trusted,
         encoding=encoding,
     )
