@@ -1,5 +1,6 @@
 """Image files to learn from: coloured shapes, drawn where it falls."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ SHAPES = ("circle", "cross", "ring", "square", "triangle")
 
 def drawn(shape: str, rng: np.random.Generator, size: tuple[int, int] = (72, 64)) -> Image.Image:
     """A shape of any colour, place and size on a ground of any other colour; ``size`` is width and height."""
-    ground, colour = (tuple(int(level) for level in rng.integers(low, low + 128, 3)) for low in rng.permutation([0, 128]))
+    ground, colour = (
+        tuple(int(level) for level in rng.integers(low, low + 128, 3)) for low in rng.permutation([0, 128])
+    )
     image = Image.new("RGB", size, ground)
     draw, r = ImageDraw.Draw(image), int(rng.integers(8, 16))
     x, y = (int(rng.integers(r + 4, side - r - 4)) for side in size)
@@ -39,3 +42,10 @@ def shapes_folder(
         for number in range(each):
             drawn(shape, rng, size).save(folder / shape / f"{number:03}.png")
     return folder
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    """What a file of the image holds."""
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()

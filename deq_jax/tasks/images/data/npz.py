@@ -47,7 +47,7 @@ def _arrays(file: Path) -> dict[str, np.ndarray]:
     if not file.is_file():
         raise UserError(f"{file} {'is a folder' if file.is_dir() else 'does not exist'}; expected an .npz file.")
     try:
-        with np.load(file, allow_pickle=False) as archive:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             known = {name for pairs in _KEYS for pair in pairs for name in pair} | set(_NAMES)
             # Of others the names alone, for an error.
             return {name: archive[name] if name in known else np.empty(0) for name in archive.files}

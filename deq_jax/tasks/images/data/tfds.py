@@ -78,14 +78,15 @@ def read(name: str, split: str, data_dir: Path | None, how: DataConfig) -> Datas
                 f"labels of the {stored} split of tfds:{name} are out of range: one is {wrong[0]}, but there are "
                 f"{len(keys.classes)} classes. A split without labels cannot be used."
             )
-        return [(record[keys.image], label) for record, label in zip(found, labels, strict=True)]
+        # TFDS has None for an image that a damaged file has lost.
+        return [(record[keys.image] or b"", label) for record, label in zip(found, labels, strict=True)]
 
     if test is None:
         starts = range(0, len(rows), _AT_ONCE)
         labels = [label for start in starts for _, label in read_rows(range(len(rows))[start : start + _AT_ONCE])]
         rows = np.flatnonzero(is_test(np.array(labels)) == (split == "test"))
     try:
-        form, encoding = form_of(how, [opened(train[0][keys.image])]), opened(read_rows([0])[0][0]).format
+        form, encoding = form_of(how, [opened(train[0][keys.image] or b"")]), opened(read_rows([0])[0][0]).format
     except UnusableError as error:
         raise failed(stored, error) from error
     records = Records(
