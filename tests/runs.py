@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 
 from deq_jax.tasks.images.config import Config
-from deq_jax.tasks.images.groups import ModelConfig
+from deq_jax.tasks.images.groups import DataConfig, ModelConfig
 from deq_jax.training.settings.solves import SolverConfig
 
 # What tiny(out) is on the command line, after the preset's name.
@@ -35,7 +35,7 @@ TINY_FIELDS = [
 def tiny(out: Path, **changes) -> Config:
     """One epoch of seven steps on the digits, 1,642 parameters, 6 evaluations a solve at most."""
     config = Config(
-        dataset="digits",
+        data=DataConfig("digits"),
         out=out,
         epochs=1,
         batch_size=180,

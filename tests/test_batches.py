@@ -61,3 +61,30 @@ def test_evaluation_counts_every_sample_exactly_once(n):
     np.testing.assert_array_equal(counted, np.arange(n))
     assert {batch.examples.images.shape for batch in batches} == {(5, 2, 2, 1)}
     np.testing.assert_array_equal(batches[-1].examples.labels[~batches[-1].mask], 5 * ((n - 1) // 5))
+
+
+class Listening:
+    """A source that reads ahead."""
+
+    def __init__(self, n):
+        self.n, self.expected = n, []
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, rows):
+        assert rows.tolist() in self.expected
+        return rows
+
+    def expect(self, rows):
+        self.expected.append(rows.tolist())
+
+
+def test_a_source_that_reads_ahead_is_told_of_the_rows_to_come():
+    source = Listening(10)
+    told = [train_batch(source, 0, step, 3).tolist() for step in range(6)]
+    assert [rows for k, rows in enumerate(source.expected) if rows not in source.expected[:k]][:6] == told
+    source = Listening(10)
+    batches = [batch.examples.tolist() for batch in eval_batches(source, 4)]
+    assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 8]]
+    assert source.expected[:3] == batches

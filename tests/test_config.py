@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from deq_jax.tasks.images.config import Config, located, settings_of
-from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationSettings, SolverConfig, filled_from
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
@@ -51,14 +51,20 @@ def test_solver_settings_must_be_positive(group, name, bad):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Config("digits", Path("x"), epochs=0), "epochs must be positive, but is 0"),
-        (lambda: Config("digits", Path("x"), batch_size=-1), "batch_size must be positive, but is -1"),
-        (lambda: Config("digits", Path("x"), max_steps=0), "max_steps must be positive, but is 0"),
-        (lambda: Config("digits", Path("x"), checkpoint_minutes=0.0), "checkpoint_minutes must be positive"),
-        (lambda: Config("digits", Path("x"), seed=-1), "seed must not be negative, but is -1"),
-        (lambda: Config("digits", Path("x"), seed=2**32), "seed must be below 2\\*\\*32, but is 4294967296"),
-        (lambda: Config("digits", Path("x"), seed=10**400), "seed must be below"),
-        (lambda: Config("digits", Path("x"), epochs=-(10**400)), "epochs must be positive"),
+        (lambda: Config(DataConfig("digits"), Path("x"), epochs=0), "epochs must be positive, but is 0"),
+        (lambda: Config(DataConfig("digits"), Path("x"), batch_size=-1), "batch_size must be positive, but is -1"),
+        (lambda: Config(DataConfig("digits"), Path("x"), max_steps=0), "max_steps must be positive, but is 0"),
+        (
+            lambda: Config(DataConfig("digits"), Path("x"), checkpoint_minutes=0.0),
+            "checkpoint_minutes must be positive",
+        ),
+        (lambda: Config(DataConfig("digits"), Path("x"), seed=-1), "seed must not be negative, but is -1"),
+        (
+            lambda: Config(DataConfig("digits"), Path("x"), seed=2**32),
+            "seed must be below 2\\*\\*32, but is 4294967296",
+        ),
+        (lambda: Config(DataConfig("digits"), Path("x"), seed=10**400), "seed must be below"),
+        (lambda: Config(DataConfig("digits"), Path("x"), epochs=-(10**400)), "epochs must be positive"),
         (lambda: SolverConfig(lam=-1.0), "lam must not be negative"),
         (lambda: ModelConfig(channels=0), "channels must be positive"),
         (lambda: ModelConfig(channels=30), "num_groups must divide channels"),
@@ -90,19 +96,27 @@ def test_solver_settings_must_be_positive(group, name, bad):
         (lambda: OptimizerConfig(clip=0.0), "clip must be positive"),
         (lambda: OptimizerConfig(momentum=1.0), "momentum must be below 1"),
         (lambda: OptimizerConfig(weight_decay=0.1), "weight_decay goes with adamw, lion, muon or sgd"),
-        (lambda: Config("digits", Path("x"), label_smoothing=2.0), "label_smoothing must be a share"),
-        (lambda: Config("digits", Path("x"), average_decay=1.0), "average_decay must be from 0 to below 1"),
+        (lambda: Config(DataConfig("digits"), Path("x"), label_smoothing=2.0), "label_smoothing must be a share"),
+        (lambda: Config(DataConfig("digits"), Path("x"), average_decay=1.0), "average_decay must be from 0 to below 1"),
         (
-            lambda: Config("digits", Path("x"), model=ModelConfig(kind="explicit"), penalty=PenaltyConfig(weight=1.0)),
+            lambda: Config(
+                DataConfig("digits"), Path("x"), model=ModelConfig(kind="explicit"), penalty=PenaltyConfig(weight=1.0)
+            ),
             "penalty.weight needs an equilibrium, but model.kind is explicit",
         ),
         (
             lambda: Config(
-                "digits", Path("x"), model=ModelConfig(kind="explicit"), early=EarlyConfig(share=0.5, max_iter=5)
+                DataConfig("digits"),
+                Path("x"),
+                model=ModelConfig(kind="explicit"),
+                early=EarlyConfig(share=0.5, max_iter=5),
             ),
             "early.share needs an equilibrium, but model.kind is explicit",
         ),
-        (lambda: Config("digits", Path("x"), label_smoothing=1.0), "label_smoothing must be a share from 0 to below 1"),
+        (
+            lambda: Config(DataConfig("digits"), Path("x"), label_smoothing=1.0),
+            "label_smoothing must be a share from 0 to below 1",
+        ),
         (lambda: OptimizerConfig(learning_rate=0.0), "learning_rate must be positive"),
         (lambda: OptimizerConfig(learning_rate=1e-3, final_learning_rate=1e-2), "must not exceed"),
     ],

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deq_jax.tasks.images import cifar10, data
-from deq_jax.tasks.images.data import load
+from deq_jax.tasks.images import data
+from deq_jax.tasks.images.data import load, tfds
 from deq_jax.training.errors import UserError
 
 PREPARED = Path(__file__).parents[2] / "shared" / "data" / "tfds"
@@ -114,25 +114,23 @@ def test_the_folder_of_the_data_set_itself_is_recognised(tmp_path):
 
 def unprepared_builder(tmp_path, download_and_prepare=None):
     return types.SimpleNamespace(
-        builder=lambda *_, **__: types.SimpleNamespace(
-            is_prepared=lambda: False, data_dir=tmp_path, download_and_prepare=download_and_prepare
-        )
+        is_prepared=lambda: False, data_dir=tmp_path, download_and_prepare=download_and_prepare
     )
 
 
 def test_without_tensorflow_an_unprepared_cifar10_names_the_extra_and_the_offline_preset(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar10.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"deq_jax\[tfds-prepare\][^\n]*\n.*python train.py digits"):
-        cifar10._prepared(unprepared_builder(tmp_path), None)
+        tfds._require_ready("cifar10", unprepared_builder(tmp_path), None)
 
 
 def test_without_a_network_the_offline_preset_is_named(tmp_path, monkeypatch):
     def download_and_prepare(**_):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr(cifar10.importlib.util, "find_spec", lambda _: True)
+    monkeypatch.setattr(tfds.importlib.util, "find_spec", lambda _: True)
     with pytest.raises(UserError, match=r"ConnectionError: no route to host[^\n]*\n.*python train.py digits"):
-        cifar10._prepared(unprepared_builder(tmp_path, download_and_prepare), None)
+        tfds._require_ready("cifar10", unprepared_builder(tmp_path, download_and_prepare), None)
 
 
 def test_digits_ask_for_no_folder():

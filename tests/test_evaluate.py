@@ -11,6 +11,7 @@ import pytest
 from deq_jax import evaluate, training
 from deq_jax.evaluate import evaluated
 from deq_jax.tasks.images.data import load
+from deq_jax.tasks.images.groups import DataConfig
 from deq_jax.tasks.images.task import OPENER, scaled
 from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import claim
@@ -64,7 +65,11 @@ def put_a_file_for_checkpoints(run):
         (lambda out: claim(out, tiny(out), OPENER), ["{out}"], "holds no checkpoint. Start its training again"),
         (lambda out: claim(out, tiny(out), OPENER), ["{out}", "--split", "validation"], "invalid choice 'validation'"),
         (lambda out: (out / "config.json").write_text("{"), ["{out}"], "damaged"),
-        (lambda out: claim(out, tiny(out, dataset="cifar10"), OPENER), ["{out}", "--data-dir", "{out}"], "no cifar10"),
+        (
+            lambda out: claim(out, tiny(out, data=DataConfig("cifar10")), OPENER),
+            ["{out}", "--data-dir", "{out}"],
+            "no cifar10",
+        ),
         (lambda out: None, [], "RUN"),
         (lambda out: None, [""], "an argument is empty"),
         (lambda out: put_a_file_for_checkpoints(out), ["{out}"], "checkpoints is a file"),

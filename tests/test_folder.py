@@ -69,7 +69,7 @@ def test_a_file_is_refused(tmp_path):
     [
         ("{", "Expecting property name"),
         ("[]", "it is no JSON object"),
-        ("{}", "dataset and out missing"),
+        ("{}", "data and out missing"),
         ('{"dataset": "digits"}', "out missing"),
         ('{"dataset": "digits", "out": "x", "hue": 1, "model": {"depth": 3}}', "unknown hue, model.depth"),
         ('{"dataset": "digits", "out": "x", "model": 1}', "unknown model"),

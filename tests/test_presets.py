@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
@@ -8,12 +9,12 @@ from deq_jax.tasks.images.presets import PRESETS
 
 def parameters(name):
     config = PRESETS[name]()
-    shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
+    shape = {"digits": (8, 8, 1), "images": (64, 64, 3)}.get(config.dataset, (32, 32, 3))
     model = nnx.eval_shape(lambda: build_model(config, shape, 10))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
 
 
-@pytest.mark.parametrize("name", ["cifar10-fast", "cifar10-fast-explicit", "cifar10"])
+@pytest.mark.parametrize("name", ["cifar10-fast", "cifar10-fast-explicit", "cifar10", "images"])
 def test_a_preset_stays_within_its_parameters(name):
     assert 60_000 < parameters(name) <= 200_000
 
@@ -24,3 +25,9 @@ def test_the_tutorial_is_the_chapters_size():
 
 def test_the_explicit_counterpart_has_as_many_parameters_and_a_few_more():
     assert 1 <= parameters("cifar10-fast-explicit") / parameters("cifar10-fast") < 1.05
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (28, 28, 1), (45, 77, 3), (224, 224, 3)])
+def test_images_of_any_size_suit_the_preset_for_them(size):
+    logits = nnx.eval_shape(lambda: build_model(PRESETS["images"](), size, 3)(jnp.zeros((2, *size)))[0])
+    assert logits.shape == (2, 3)

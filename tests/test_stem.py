@@ -51,3 +51,9 @@ def test_every_parameter_of_the_stem_has_a_gradient():
     for path, leaf in jax.tree.leaves_with_path(grads):
         # A bias before a batch norm is taken away again.
         assert jnp.abs(leaf).max() > 0 or ".bias" in jax.tree_util.keystr(path)
+
+
+def test_a_stride_takes_any_size():
+    stem = nn.Stem((7, 10, 1), 4, stages=(nn.Stage(4, 2), nn.Stage(4, 4)), pool=None, rngs=nnx.Rngs(0))
+    assert stem.out_shape == (1, 2, 4)
+    assert stem(jnp.ones((3, 7, 10, 1))).shape == (3, 1, 2, 4)

@@ -35,7 +35,8 @@ class Stem(nnx.Module):
         rngs: where the initial values are drawn from; PyTorch's defaults.
 
     Raises:
-        ValueError: a factor does not divide the image that it meets, or ``kernel_size`` is even.
+        ValueError: a factor does not divide the image that it meets where ``pool`` makes it smaller (a stride takes any
+            size), or ``kernel_size`` is even.
 
     Source: the chapter, "Training your DEQ", is the case without stages.
     """
@@ -56,8 +57,9 @@ class Stem(nnx.Module):
         self.convs: nnx.List[Conv] = nnx.List([])
         self.norms: nnx.List[BatchNorm] = nnx.List([])
         for stage in stages:
-            check_divides(stage.factor, height, width)
-            height, width = height // stage.factor, width // stage.factor
+            if pool is not None:
+                check_divides(stage.factor, height, width)
+            height, width = -(-height // stage.factor), -(-width // stage.factor)  # a stride's last step may fall short
             stride = 1 if pool is not None else stage.factor
             # The batch norm has a bias.
             self.convs.append(Conv(into, stage.channels, kernel_size, stride=stride, use_bias=False, rngs=rngs))

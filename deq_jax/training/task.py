@@ -50,7 +50,8 @@ class Data(NamedTuple):
     """``"train"``, and ``"test"`` where there is something to evaluate on. A pytree of arrays ``[n, ...]``, such as
     the pair of inputs and targets, of which a batch reads its rows alone, so that arrays mapped from a file will do;
     or a source: an object whose ``len()`` is the number of samples, and whose ``source[rows]`` gives the batch of these
-    rows, an array of integers ``[batch]``."""
+    rows, an array of integers ``[batch]``. Where it has a method ``expect(rows)``, that is told of rows that will be
+    asked for, a few batches before, to read them in the meantime."""
     name: str = "data"
     """What they are called."""
     unit: str = "samples"
@@ -61,6 +62,8 @@ class Data(NamedTuple):
     """What to do when a run is continued on others."""
     classes: Sequence[str] | None = None
     """Names of the classes, in the order of their numbers; None where there are none, or nobody has named them."""
+    about: Mapping[str, Any] = {}
+    """What else tells them from others: JSON values, kept in ``environment.json`` among what it says of the data."""
 
 
 class Result(NamedTuple):

@@ -6,9 +6,9 @@ The docstring under a field is its help on the command line: `python train.py --
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
-from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
@@ -18,12 +18,12 @@ from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 class Config:
     """A training run: what to train, on what, for how long, and where to keep it."""
 
-    dataset: Literal["digits", "cifar10"]
-    """digits ships with scikit-learn; cifar10 comes through tensorflow-datasets."""
+    data: DataConfig
     out: Path
     """Folder of the run. Starting the same command again continues it."""
     data_dir: Path | None = None
-    """Folder of prepared TFDS data sets, the one that holds cifar10/. None: TFDS's own default."""
+    """Folder of prepared TFDS data sets, the one that holds cifar10/; None: TFDS's own default. A source folder:DIR or
+    npz:FILE is looked for in it; None: in the current folder."""
     seed: int = 0
     """Settles the initial weights and the order of the images; below 2**32."""
     epochs: int = 50
@@ -57,6 +57,19 @@ class Config:
         if self.early.share and self.model.kind == "explicit":
             raise ValueError("early.share needs an equilibrium, but model.kind is explicit")
 
+    @property
+    def dataset(self) -> str:
+        """What the images are called."""
+        return self.data.source or "images"
+
+    @classmethod
+    def upgraded(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The configuration of a run of an older version, which had its source as `dataset`, in today's form."""
+        values = dict(values)
+        if "dataset" in values:
+            values["data"] = {"source": values.pop("dataset"), **values.get("data", {})}
+        return values
+
 
 def settings_of(config: Config) -> Settings:
     """What a run, which knows no images, sees of the configuration.
@@ -70,6 +83,8 @@ def settings_of(config: Config) -> Settings:
 
 def located(config: Config) -> Config:
     """The configuration with its data_dir absolute, to be found from any other folder."""
-    if config.data_dir is None:
+    kind, place = config.data.kind_and_place
+    is_relative = kind in ("folder", "npz") and not Path(place).expanduser().is_absolute()
+    if config.data_dir is None and not is_relative:
         return config
-    return dataclasses.replace(config, data_dir=config.data_dir.absolute())
+    return dataclasses.replace(config, data_dir=(config.data_dir or Path()).absolute())

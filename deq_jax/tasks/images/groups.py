@@ -1,13 +1,60 @@
-"""The groups of settings that are about images: the network, what is done to its images, and how it is evaluated.
+"""The groups of settings that are about images: which, the network, what is done to them, and how it is evaluated.
 
 The docstring under a field is its help on the command line: `python train.py --help`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from deq_jax.training.settings.checks import require_not_negative, require_positive
 from deq_jax.training.settings.solves import EvaluationSettings
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The images: where they come from, and the form that they are brought to."""
+
+    source: str | None = None
+    """digits, which ship with scikit-learn; cifar10; folder:DIR of a folder of image files for every class, or of such
+    folders below train and test; npz:FILE of images and labels; tfds:NAME, a data set of TFDS."""
+    size: str | None = None
+    """Side of the images in pixels, or HEIGHTxWIDTH: they are resized, and cropped around the centre. None: as they
+    are, all of one size."""
+    channels: Literal[1, 3] | None = None
+    """1: grey, 3: colour. None: grey where the first image of every class is."""
+    bad_files: Literal["refuse", "skip"] = "refuse"
+    """What to do about files that are no images, or damaged ones."""
+    in_memory: Literal["auto", "yes", "no"] = "auto"
+    """Hold the decoded images in memory, or decode every batch when its turn comes. auto: up to 2 GiB a split."""
+    workers: int | None = None
+    """Threads that decode. None: as many as there are cores."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError on a source or size that is none."""
+        if self.workers is not None:
+            require_positive(self, "workers")
+        kind, place = self.kind_and_place
+        if kind not in ("", "digits", "folder", "npz", "tfds") or ((kind in ("folder", "npz", "tfds")) != bool(place)):
+            raise ValueError(
+                f"unknown source '{self.source}'; there are: digits, cifar10, folder:DIR, npz:FILE, tfds:NAME"
+            )
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", self.size):
+            raise ValueError(f"size must be a side in pixels or HEIGHTxWIDTH, such as 64 or 48x64, but is {self.size}")
+
+    @property
+    def kind_and_place(self) -> tuple[str, str]:
+        """The source in two: ("folder", DIR), ("npz", FILE), ("tfds", NAME), ("digits", "") or ("", "")."""
+        kind, _, place = (self.source or "").partition(":")
+        return ("tfds", kind) if self.source == "cifar10" else (kind, place)
+
+    @property
+    def height_width(self) -> tuple[int, int] | None:
+        """The size in numbers."""
+        if self.size is None:
+            return None
+        height, _, width = self.size.partition("x")
+        return int(height), int(width or height)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from deq_jax.tasks.images.config import Config
-from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
+from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
@@ -16,7 +16,7 @@ def digits() -> Config:
     Expect 99.7% on the 360 images of the test split (seed 0) after a minute and a half on two cores of an AMD EPYC.
     """
     return Config(
-        dataset="digits",
+        data=DataConfig("digits"),
         out=Path("runs/digits"),
         epochs=12,
         batch_size=64,
@@ -33,7 +33,7 @@ def cifar10_tutorial() -> Config:
     The chapter reports 81.6% on the test split after a few hours on one GPU. Here 24 steps of it were run, and losses
     at a reduced size held beside the chapter's (benchmarks.parity); it has not been trained to the end.
     """
-    return Config(dataset="cifar10", out=Path("runs/cifar10-tutorial"))
+    return Config(data=DataConfig("cifar10"), out=Path("runs/cifar10-tutorial"))
 
 
 def cifar10_fast() -> Config:
@@ -45,7 +45,7 @@ def cifar10_fast() -> Config:
     docs/recipe.md tells how it was found.
     """
     return Config(
-        dataset="cifar10",
+        data=DataConfig("cifar10"),
         out=Path("runs/cifar10-fast"),
         epochs=34,
         label_smoothing=0.1,
@@ -119,10 +119,36 @@ def cifar10() -> Config:
     )
 
 
+def images() -> Config:
+    """Images of your own, of any size: a folder with a folder for every class, an .npz, or a TFDS set.
+
+    python train.py images --data.source folder:DIR
+    The images become 64×64 (--data.size), three strided stem layers make them 8×8 before the equilibrium, and what it
+    finds is averaged over the whole image. Meant for a few hundred to some ten thousand images.
+    Of 500 drawn shapes, five classes of them, it told the 100 of the test split apart without a mistake (seed 0), after
+    81 seconds on two cores of an AMD EPYC that other work shared.
+    """
+    fast = cifar10_fast()
+    return dataclasses.replace(
+        fast,
+        data=DataConfig(size="64"),
+        out=Path("runs/images"),
+        epochs=30,
+        batch_size=32,
+        model=dataclasses.replace(
+            fast.model, channels=64, inner_channels=64, stem=(24, 32, 48), stem_factors=(2, 2, 2), pool=None
+        ),
+        early=EarlyConfig(),  # solves are short from the start here, and compiling other steps would take longer
+        augmentation=AugmentationConfig(flip=True, shift=4),
+        evaluation=EvaluationConfig(every=2, flip=True, max_iter=40),
+    )
+
+
 PRESETS = {
     "digits": digits,
     "cifar10-tutorial": cifar10_tutorial,
     "cifar10-fast": cifar10_fast,
     "cifar10-fast-explicit": cifar10_fast_explicit,
     "cifar10": cifar10,
+    "images": images,
 }

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task
     Raises:
         UserError: the data or the settings do not fit.
     """
-    return image_task(config, {split: load(config.dataset, split, config.data_dir) for split in splits})
+    return image_task(config, {split: load(config.data, split, config.data_dir) for split in splits})
 
 
 def reopened(run: Path) -> tuple[Task, Settings, Config]:
@@ -44,7 +45,7 @@ def reopened(run: Path) -> tuple[Task, Settings, Config]:
 def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
     """The task on data that are there already; raises as `open_task` does."""
     first = next(iter(splits.values()))
-    height, width, channels = first.images.shape[1:]
+    height, width, channels = first.image_shape
     changes = config.augmentation
     if changes.shift >= min(height, width):
         raise UserError(f"--augmentation.shift {changes.shift} exceeds images of {height}×{width} pixels.")
@@ -62,8 +63,9 @@ def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
             name=config.dataset,
             unit="images",
             encoding=first.encoding,
-            remedy="Give the --data-dir that it was started with",
-            classes=tuple(map(str, range(first.num_classes))),
+            remedy=_remedy(config),
+            classes=first.classes,
+            about=_about(splits.values()),
         ),
         model=model,
         loss=functools.partial(classification_loss, smoothing=config.label_smoothing),
@@ -71,6 +73,20 @@ def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
         augment=changed if changes.flip or changes.shift else None,
         metrics={"accuracy": "%"},
     )
+
+
+def _about(splits: Iterable[Dataset]) -> dict[str, Any]:
+    """What tells the data from others beside their pixels, and what a model is used with that has learned from them."""
+    first, *_ = splits
+    files = [dataset.files for dataset in splits if dataset.files is not None]
+    about: dict[str, Any] = {"classes": list(first.classes), "image_shape": list(first.image_shape)}
+    return about | ({"files": files} if files else {})
+
+
+def _remedy(config: Config) -> str:
+    if config.data.kind_and_place[0] in ("folder", "npz"):
+        return f"Give {config.data.source} as it was when the run was started"
+    return "Give the --data-dir that it was started with"
 
 
 def classification_loss(

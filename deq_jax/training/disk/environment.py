@@ -41,17 +41,19 @@ def describe() -> dict[str, Any]:
 def describe_data(data: Data) -> dict[str, Any]:
     """What tells these data from others: numbers of samples, how they were stored, and a digest of all arrays.
 
-    Of a source, which may be larger than memory, there is no digest.
+    Of a source, which may be larger than memory, there is no digest. What the data say of themselves comes first.
     """
     digest = hashlib.sha256()
-    for array in jax.tree.leaves([data.splits[name] for name in ("train", "test") if name in data.splits]):
-        if isinstance(array, np.ndarray | jax.Array):
-            digest.update(np.ascontiguousarray(array).data)
+    leaves = jax.tree.leaves([data.splits[name] for name in ("train", "test") if name in data.splits])
+    arrays = [leaf for leaf in leaves if isinstance(leaf, np.ndarray | jax.Array)]
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
     return {
+        **data.about,
         f"training_{data.unit}": count(data.splits["train"]),
         f"test_{data.unit}": count(data.splits["test"]) if "test" in data.splits else 0,
         "encoding": data.encoding,
-        "digest": digest.hexdigest(),
+        "digest": digest.hexdigest() if arrays else None,
     }
 
 

@@ -46,6 +46,8 @@ def require_same_data(out: Path, data: Mapping[str, Any], unit: str, remedy: str
         for start in (first, *first["resumed"]):  # a run of before there was a digest has got one since
             known |= start["data"]
         different = [name for name in known.keys() & data.keys() if known[name] != data[name]]
+        if None in (known.get("digest"), data["digest"]):  # of what is read as it is asked for
+            different = [name for name in different if name != "digest"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # nothing is known of what it was trained on
     if different:
@@ -73,7 +75,7 @@ def opener_of(run: Path) -> str | None:
 
 
 def read_config[T](run: Path, kind: type[T]) -> T:
-    """The configuration of a run, which is of this kind.
+    """The configuration of a run, which is of this kind, and which its `upgraded` has read first where there is one.
 
     Raises:
         UserError: `run` is no run's folder, or its config.json is damaged.
@@ -81,6 +83,7 @@ def read_config[T](run: Path, kind: type[T]) -> T:
     values = _values(run)
     values.pop(_OPENER, None)
     try:
+        values = getattr(kind, "upgraded", lambda values: values)(values)
         return from_dict(kind, values)
     except UserError as error:
         raise _damaged(run, error) from error

@@ -1,10 +1,11 @@
-"""The order in which training and evaluation read samples that are in memory.
+"""The order in which training and evaluation read samples.
 
 The order is stateless: batch k of epoch e is a function of the seed alone, so a resumed run reads what an uninterrupted
 one would have read.
 """
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -12,6 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from deq_jax.training.task import Examples
+
+_AHEAD = 2
+"""Batches of which a source is told before they are asked for."""
 
 
 class Batch(NamedTuple):
@@ -31,9 +35,12 @@ def taken(examples: Examples, rows: Int[np.ndarray, " rows"] | slice) -> Example
     return jax.tree.map(lambda array: array[rows], examples)
 
 
+@functools.lru_cache(maxsize=2)  # of a million samples it takes as long as many a step
 def epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
     """The permutation of 0 … n − 1 in which epoch `epoch` reads the samples."""
-    return np.random.default_rng((seed, epoch)).permutation(n)
+    order = np.random.default_rng((seed, epoch)).permutation(n)
+    order.flags.writeable = False
+    return order
 
 
 def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Examples:
@@ -42,8 +49,13 @@ def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Ex
     Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles.
     """
     n = count(examples)
-    epoch, k = divmod(step, n // batch_size)
-    return taken(examples, epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size])
+
+    def rows(step: int) -> Int[np.ndarray, " rows"]:
+        epoch, k = divmod(step, n // batch_size)
+        return epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size]
+
+    _expect(examples, (rows(later) for later in range(step, step + 1 + _AHEAD)))
+    return taken(examples, rows(step))
 
 
 def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
@@ -52,7 +64,21 @@ def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
     A sample that is there already costs no further evaluation of the equilibrium, which a blank one might.
     """
     n = count(examples)
-    for start in range(0, n, batch_size):
+
+    def rows(start: int) -> Int[np.ndarray, " rows"]:
         rows = np.arange(start, start + batch_size)
-        mask = rows < n
-        yield Batch(taken(examples, np.where(mask, rows, start)), mask)
+        return np.where(rows < n, rows, start)
+
+    for start in range(0, n, batch_size):
+        later = range(start, min(n, start + (1 + _AHEAD) * batch_size), batch_size)
+        _expect(examples, map(rows, later))
+        yield Batch(taken(examples, rows(start)), np.arange(start, start + batch_size) < n)
+
+
+def _expect(examples: Examples, batches: Iterable[Int[np.ndarray, " rows"]]) -> None:
+    """Tells sources that read ahead of the rows to come."""
+    listeners = [leaf.expect for leaf in jax.tree.leaves(examples) if hasattr(leaf, "expect")]
+    if listeners:
+        for rows in batches:
+            for expect in listeners:
+                expect(rows)

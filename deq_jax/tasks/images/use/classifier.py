@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PyTree
 
 from deq_jax.tasks.images.config import Config, settings_of
-from deq_jax.tasks.images.data import Dataset, Images
+from deq_jax.tasks.images.data import Dataset, Examples, Images
 from deq_jax.tasks.images.task import OPENER, answered, image_task, open_task
 from deq_jax.training.disk import checkpoints, environment
 from deq_jax.training.disk.folder import read_config, require_task
@@ -55,13 +55,12 @@ def load(run: Path, checkpoint: str | int = "last") -> Classifier:
     task = _described(config, known) or open_task(config, ["test"])
     settings = settings_of(config)
     model, state = restored(run, task, settings, checkpoint)
-    images = next(iter(task.data.splits.values())).images
     assert task.data.classes is not None
     return Classifier(
         config=config,
         model=model,
         weights=state.evaluated,
-        image_shape=images.shape[1:],
+        image_shape=tuple(task.data.about["image_shape"]),
         classes=tuple(task.data.classes),
         step=int(state.step),
         note=_unfinished(run, known.get("steps")),
@@ -88,9 +87,8 @@ def _described(config: Config, known: dict) -> Task | None:
     shape, classes = known.get("sample", {}).get("images"), known.get("classes")
     if shape is None or classes is None:
         return None
-    none = Dataset(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32), len(classes))
-    task = image_task(config, {"test": none})
-    return task._replace(data=task.data._replace(classes=classes))
+    none = Examples(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
+    return image_task(config, {"test": Dataset(none, tuple(classes), tuple(shape))})
 
 
 def _unfinished(run: Path, steps: int | None) -> str | None:
