@@ -46,12 +46,19 @@ def per_sample(x: PyTree) -> PerSample:
     Returns:
         ``x``, marked; to hand to [`deq_jax.fixed_point`][] or [`deq_jax.fixed_point_jvp`][] in its place.
 
+    Raises:
+        ValueError: from what it is handed to, where an array of ``x`` has not the batch as its leading axis.
+        TypeError: from there, too, where ``f`` cannot be evaluated for some samples alone, as it closes over something
+            that has a row for each.
+
     Examples:
         >>> import jax.numpy as jnp, deq_jax
         >>> x, w = jnp.ones((8, 3)), 0.5 * jnp.eye(3)
         >>> sol = deq_jax.fixed_point(lambda z, x, w: jnp.tanh(z @ w + x), jnp.zeros((8, 3)), per_sample(x), w)
         >>> sol.value.shape
         (8, 3)
+
+    Source: this library's.
     """
     return PerSample(x)
 
