@@ -178,8 +178,13 @@ def test_ctrl_c_comes_into_effect_behind_a_checkpoint(task, tmp_path, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr("deq_jax.training.run.stop_requests", seen_after_some_looks)
-        with pytest.raises(KeyboardInterrupt):
-            training.fit(task, out=tmp_path / "run", **QUICK)
+        # A shell's background job, and so a test in one, ignores it.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                training.fit(task, out=tmp_path / "run", **QUICK)
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert training.load(tmp_path / "run", task).step == 2  # an unfinished run, as far as it came
     assert training.fit(task, out=tmp_path / "run", **QUICK).step == 6
 
