@@ -9,7 +9,7 @@ import pytest
 
 import deq_jax
 from deq_jax import Rule, Status, solve
-from deq_jax.solvers.fallback import HOLD, STALL, STRAY, judge, nothing_judged
+from deq_jax.solvers.fallback import BLOWN, HOLD, STALL, STRAY, judge, nothing_judged
 
 ACCELERATED = [deq_jax.anderson, deq_jax.broyden]
 
@@ -119,3 +119,42 @@ def test_who_strays_stalls_or_is_not_finite_goes_back_and_for_longer_each_time()
 
 def test_a_first_evaluation_that_is_not_finite_has_nothing_to_go_back_to():
     assert verdicts([np.nan], [np.nan]) == [(False, False, 0)]
+
+
+@pytest.mark.parametrize(
+    ("f", "start", "tol"),
+    [
+        # Two plateaus: mixtures walk out on one of them, where the residual is smallest and nothing near.
+        (
+            lambda z: z - 0.5 * (jax.nn.sigmoid(4 * z) - 0.9),
+            np.float32([-1.6399884, -5.760429, 7.7030134, 9.896073]),
+            1e-5,
+        ),
+        # An exponential: one mixture explodes within an evaluation, and lands where the way back is long.
+        (
+            lambda z: z - 0.01 * (jnp.exp(z) + jnp.array([1.0, 2.0, 3.0]) * z - 5),
+            np.float64([-3.56612098, -3.19391362, -4.58395008]),
+            1e-4,
+        ),
+    ],
+    ids=["plateaus", "exponential"],
+)
+def test_what_mixtures_lead_far_astray_comes_back(x64, f, start, tol):
+    plain, ours = (
+        s(f, jnp.asarray(start)[None], tol=tol, max_iter=4000) for s in (deq_jax.forward_iteration, deq_jax.anderson)
+    )
+    np.testing.assert_array_equal([plain.status, ours.status], Status.CONVERGED)
+    assert ours.iterations[0] < 15 * plain.iterations[0]
+
+
+def test_every_other_time_a_sample_goes_back_to_where_it_started():
+    seen, restarted = nothing_judged(1, jnp.float32), []
+    for step in [1.0, *[np.nan] * 200]:
+        *_, returns, restarts, seen = judge(seen, jnp.full(1, step), jnp.full(1, 10.0), 1e-7)
+        restarted += [bool(restarts[0])] if returns[0] else []
+    assert restarted[:3] == [False, True, False]
+
+
+def test_an_explosion_within_one_evaluation_goes_back_at_once():
+    assert verdicts([1.0, 10 * BLOWN], [10.0, 10 * BLOWN])[-1][1]
+    assert not verdicts([1.0, 0.5 * BLOWN, 1e3 * BLOWN], [10.0, BLOWN, 1e3 * BLOWN])[-1][1]
