@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
-from deq_jax.per_sample import Narrowable, PerSample, Rows, rows_of, unmarked
+from deq_jax.per_sample import Narrowable, PerSample, rows_of, unmarked, width_of
 from deq_jax.solution import Solution, Status
-from deq_jax.solvers.working_set import group_width
-from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.solvers.working_set import widths
+from deq_jax.trees import Rows, batch_size, check_same_form, flatten_samples, restore_samples, sample_where
 from deq_jax.unchanging import ahead
 from deq_jax.varying import varying_like
 
@@ -42,21 +42,33 @@ def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Cal
         ``in_groups(whole, args, closure)``, which is ``whole``, for some of its samples, too, where that can be; and
         the closure.
     """
-    marks, plain = tuple(isinstance(arg, PerSample) for arg in args), unmarked(args)
-    width = group_width(batch_size(z0)) if any(marks) or hasattr(f, "for_rows") else None
-    if width is None:
+    marks, plain, width = tuple(isinstance(arg, PerSample) for arg in args), unmarked(args), width_of(args)
+    sizes = widths(batch_size(z0), width) if any(marks) or hasattr(f, "for_rows") else []
+    if not sizes:
         return lambda whole, args, closure: whole, []
-    try:
-        prepare, closure = hoist_rows(f, z0, plain, marks, width)
-    except Exception as error:
-        if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
-            return lambda whole, args, closure: whole, []
-        raise TypeError(
-            f"per_sample says that samples can be evaluated without the others, but of {batch_size(z0)} samples f "
-            f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
-            "axis must be an argument, marked by per_sample, and not be closed over."
-        ) from error
-    return lambda whole, args, closure: Narrowable(whole, lambda rows: prepare(args, rows, closure)), closure
+    programs, closures = {}, []
+    for size in sizes:
+        try:
+            programs[size], closure = hoist_rows(f, z0, plain, marks, size)
+        except Exception as error:
+            if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
+                return lambda whole, args, closure: whole, []
+            raise TypeError(
+                f"per_sample says that samples can be evaluated without the others, but of {batch_size(z0)} samples f "
+                f"could not be evaluated for {size}: {type(error).__name__}: {error}. What has the batch as its "
+                "leading axis must be an argument, marked by per_sample, and not be closed over."
+            ) from error
+        closures.append(closure)
+
+    def in_groups(whole: Callable[[PyTree], PyTree], args: tuple, closures: list) -> Narrowable:
+        held = dict(zip(sizes, closures, strict=True))
+
+        def for_rows(rows: Rows) -> Callable[[PyTree], PyTree]:
+            return programs[len(rows)](args, rows, held[len(rows)])
+
+        return Narrowable(whole, for_rows, width=width)
+
+    return in_groups, closures
 
 
 def hoist_rows(

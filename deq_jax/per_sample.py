@@ -9,47 +9,54 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PyTree
+from jaxtyping import PyTree
 
-from deq_jax.trees import Batch
-
-Rows = Int[Array, " width"]
+from deq_jax.settings import whole_number
+from deq_jax.trees import Batch, Rows
 
 
 @jax.tree_util.register_pytree_node_class
 class PerSample:
     """An argument whose arrays have the batch as their leading axis; made by [`deq_jax.per_sample`][]."""
 
-    def __init__(self, value: PyTree, *, is_certain: bool = True):
+    def __init__(self, value: PyTree, *, width: int | None = None, is_certain: bool = True):
         self.value = value
+        self.width = width
         self.is_certain = is_certain
 
-    def tree_flatten(self) -> tuple[tuple[PyTree], bool]:
-        """For JAX: the value, and how sure it is."""
-        return (self.value,), self.is_certain
+    def tree_flatten(self) -> tuple[tuple[PyTree], tuple[int | None, bool]]:
+        """For JAX: the value, and what is said of it."""
+        return (self.value,), (self.width, self.is_certain)
 
     @classmethod
-    def tree_unflatten(cls, is_certain: bool, children: tuple[PyTree]) -> "PerSample":
+    def tree_unflatten(cls, said: tuple[int | None, bool], children: tuple[PyTree]) -> "PerSample":
         """For JAX."""
-        return cls(*children, is_certain=is_certain)
+        return cls(*children, width=said[0], is_certain=said[1])
 
 
-def per_sample(x: PyTree) -> PerSample:
+def per_sample(x: PyTree, *, width: int | None = None) -> PerSample:
     """Say of an argument of [`deq_jax.fixed_point`][] that sample ``i`` of the batch depends on its row ``i`` alone.
 
     ``f`` gets ``x`` itself. Samples that have converged are then evaluated no more: ``f`` is called with fewer samples,
     and with their rows of ``x``. Statuses and evaluations stay the same, values up to rounding.
 
+    With a ``width`` a batch may be as long as a data set: so many samples begin, and as some finish others take their
+    places, in one loop. It costs the sum of what samples need, and ``z0``, ``x`` and the solution aside, the memory of
+    ``width`` samples. The backward pass takes the batch as a whole.
+
     Args:
         x: a pytree of arrays ``[batch, ...]``, such as the injection.
+        width: samples that are evaluated at a time at most; None for the whole batch. A solver whose rule counts
+            evaluations, or remembers anything for all samples at once, takes the whole batch all the same.
 
     Returns:
         ``x``, marked; to hand to [`deq_jax.fixed_point`][] or [`deq_jax.fixed_point_jvp`][] in its place.
 
     Raises:
-        ValueError: from what it is handed to, where an array of ``x`` has not the batch as its leading axis.
-        TypeError: from there, too, where ``f`` cannot be evaluated for some samples alone, as it closes over something
-            that has a row for each.
+        ValueError: ``width`` is not positive; from what ``x`` is handed to, where an array of it has not the batch as
+            its leading axis, or two arguments are of different ``width``.
+        TypeError: ``width`` is no whole number; from there, where ``f`` cannot be evaluated for some samples alone, as
+            it closes over something that has a row for each.
 
     Examples:
         >>> import jax.numpy as jnp, deq_jax
@@ -60,18 +67,29 @@ def per_sample(x: PyTree) -> PerSample:
 
     Source: this library's.
     """
-    return PerSample(x)
+    return PerSample(x, width=None if width is None else whole_number("width", width))
 
 
-def where_it_fits(x: PyTree, z0: PyTree) -> PyTree:
+def where_it_fits(x: PyTree, z0: PyTree, width: int | None = None) -> PyTree:
     """``x`` marked, if all its arrays have the leading axis that those of ``z0`` have, and as it is otherwise."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves((x, z0))}
-    return PerSample(x, is_certain=False) if len(lengths) == 1 and lengths != {()} else x
+    return PerSample(x, width=width, is_certain=False) if len(lengths) == 1 and lengths != {()} else x
 
 
 def unmarked(args: tuple) -> tuple:
     """The arguments that ``f`` gets."""
     return tuple(arg.value if isinstance(arg, PerSample) else arg for arg in args)
+
+
+def width_of(args: tuple) -> int | None:
+    """How many samples may be evaluated at a time, as the marked arguments say; None: all of them."""
+    said = {arg.width for arg in args if isinstance(arg, PerSample) and arg.width is not None}
+    if len(said) > 1:
+        raise ValueError(
+            f"per_sample says of one argument that at most {min(said)} samples are evaluated at a time, and of another "
+            f"that {max(said)} are. Give both the same width, or one of them none."
+        )
+    return next(iter(said), None)
 
 
 def check_marks(args: tuple, batch: Batch | None) -> None:
@@ -100,11 +118,14 @@ def rows_of(args: tuple, marks: tuple[bool, ...], rows: Rows) -> tuple:
 
 
 class Narrowable:
-    """A function of all samples that can be had for some of them."""
+    """A function of all samples that can be had for some of them; ``width`` at a time at most, None for all."""
 
-    def __init__(self, whole: Callable[..., Any], for_rows: Callable[[Rows], Callable[..., Any]]):
+    def __init__(
+        self, whole: Callable[..., Any], for_rows: Callable[[Rows], Callable[..., Any]], *, width: int | None = None
+    ):
         self.whole = whole
         self.for_rows = for_rows
+        self.width = width
 
     def __call__(self, *args: Any) -> Any:
         """Of all samples."""

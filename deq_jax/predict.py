@@ -24,6 +24,7 @@ from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, told_of_memory, use_persistent_cache
 from deq_jax.training.process.terminal import lasting_output
+from deq_jax.training.steps.batches import eval_batch_size
 
 Pixels = UInt8[np.ndarray, "height width channels"]
 
@@ -65,7 +66,7 @@ def predict_files(
                 named.append(file)
                 yield pixels
 
-    batch_size = min(len(files), classifier.config.batch_size)
+    batch_size = eval_batch_size(len(files), classifier.config.batch_size)
     for k, prediction in enumerate(predictions(classifier, images(), batch_size)):
         yield {"file": named[k]} | prediction
 

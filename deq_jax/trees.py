@@ -15,13 +15,15 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Key, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from deq_jax.varying import varying_like
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
 Batch: TypeAlias = Any
 """The number of samples: an int, or what ``jax.export`` has in its place where any number will do."""
+Rows: TypeAlias = Int[Array, " width"]
+"""The numbers of some of the samples."""
 
 
 def batch_size(z: PyTree) -> Batch:

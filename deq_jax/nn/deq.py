@@ -13,6 +13,7 @@ from deq_jax.fixed_point import fixed_point
 from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.per_sample import where_it_fits
+from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 
@@ -34,11 +35,12 @@ class DEQ(nnx.Module):
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
         per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
             leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups are picked from all of it.
+        width: samples that are evaluated at a time at most; None for the whole batch. See [`deq_jax.per_sample`][].
 
     Raises:
         TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
             another form than its state's.
-        ValueError: when called: the cell changes its state inside the solve.
+        ValueError: ``width`` is not positive; when called: the cell changes its state inside the solve.
 
     Source: the chapter, "Implementing the backward pass".
     """
@@ -51,6 +53,7 @@ class DEQ(nnx.Module):
         solver: Solver = anderson,
         adjoint: Adjoint | None = None,
         per_sample: bool = True,
+        width: int | None = None,
     ):
         if not isinstance(cell, nnx.Module):
             raise TypeError(
@@ -64,6 +67,7 @@ class DEQ(nnx.Module):
         self.solver = solver
         self.adjoint = adjoint
         self.per_sample = per_sample
+        self.width = None if width is None else whole_number("width", width)
 
     def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
         """Solve for the equilibrium of the batch ``x``.
@@ -99,7 +103,7 @@ class DEQ(nnx.Module):
             sown.update(_changed(sown_before, _leaves(cell, nnx.Intermediate)))
             return fz
 
-        marked = where_it_fits(x, z0) if self.per_sample else x
+        marked = where_it_fits(x, z0, self.width) if self.per_sample else x
         solution = fixed_point(f, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
         if sown:
             self.cell(solution.value, x)

@@ -34,6 +34,7 @@ class DEQ(linen.Module):
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
         per_sample: whether samples that have converged are evaluated no more; see [`deq_jax.nn.DEQ`][].
+        width: samples that are evaluated at a time at most; None for the whole batch.
 
     Raises:
         TypeError: ``cell`` is no Flax Linen module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
@@ -59,6 +60,7 @@ class DEQ(linen.Module):
     solver: Solver = anderson
     adjoint: Adjoint | None = None
     per_sample: bool = True
+    width: int | None = None
 
     def __post_init__(self) -> None:
         """Raise a TypeError unless the cell is a Linen module, the solver a solver and the adjoint an adjoint."""
@@ -111,7 +113,7 @@ class DEQ(linen.Module):
                     f"deterministic=True. Flax says: {error}"
                 ) from error
 
-        marked = where_it_fits(x, z0) if self.per_sample else x
+        marked = where_it_fits(x, z0, self.width) if self.per_sample else x
         sol = fixed_point(f, z0, marked, variables, solver=self.solver, adjoint=self.adjoint, report=report)
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)

@@ -94,10 +94,10 @@ def broyden(
         wide = jax.tree.map(lambda leaf: leaf.astype(dtype), z)
         g = sample_difference(fz, z)
         since, slot = aged(seen.since), (k - 1) % m
-        # Rows past the slot belong to the round before this one.
-        row = jnp.arange(m, dtype=slot.dtype)[None]
-        known = remembered(since, slot, m) & (row <= slot)
-        u, v = _learn(seen, wide, g, slot, known & (row < slot))
+        # The update that this step brings is the first, …, or the last of a round of m, each sample's its own.
+        in_round = jnp.where(since > 1, (since - 2) % m + 2, since)
+        known = remembered(in_round, slot, m)
+        u, v = _learn(seen, wide, g, slot, known & (jnp.arange(m, dtype=slot.dtype) != slot))
         step = _apply(u, v, known, g)
         proposed = jax.tree.map(lambda a, d, leaf: (a - d).astype(leaf.dtype), wide, step, z)
         return proposed, _Estimate(wide, g, u, v, since)

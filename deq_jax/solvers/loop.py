@@ -16,14 +16,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.derivatives import without_derivative
 from deq_jax.norms import in_proportion, sample_norms
-from deq_jax.per_sample import Rows
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.fallback import Fallback, judge, nothing_judged
-from deq_jax.solvers.working_set import batch_axes, group_width, in_groups, rows_at
+from deq_jax.solvers.working_set import Loop, begins_at_any_time, narrowing
 from deq_jax.trees import (
     Matrices,
+    Rows,
     accumulation_dtype,
     batch_size,
     flatten_function,
@@ -81,6 +81,13 @@ def _ended(carry: Any) -> _Ended:
     return _Ended(carry.best, carry.best_residual, carry.iterations, carry.status, carry.trace)
 
 
+def _noted(carry: _Carry, residual: Float[Array, " batch"]) -> Float[Array, "max_iter batch"] | None:
+    """The trace, with the residual of each sample's latest evaluation."""
+    if carry.trace is None:
+        return None
+    return carry.trace.at[carry.iterations, jnp.arange(residual.shape[0])].set(residual.astype(jnp.float32))
+
+
 def solve(
     rule: Rule,
     f: Callable[[PyTree], PyTree],
@@ -125,6 +132,7 @@ def solve(
     check_positive("atol", atol, or_zero=True)
     max_iter = whole_number("max_iter", max_iter)
     for_rows: Any = getattr(f, "for_rows", None)
+    width: int | None = getattr(f, "width", None)
     f, z0 = matched(f, z0)
     flat_z0, dtype = flatten_samples(z0), accumulation_dtype(z0)
     eps = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(z0))
@@ -148,7 +156,8 @@ def solve(
             proposed, rule_state = rule.update(carry.z, fz, rule.forget(rule_state, returns), carry.k)
             held = sample_where(carry.judged.plain > 0, rule.plain(carry.z, fz), proposed)
             z_next = sample_where(returns, sample_where(restarts, origin, carry.best), held)
-        active = carry.active & ~converged & ~diverged
+        iterations = carry.iterations + carry.active.astype(jnp.int32)
+        active = carry.active & ~converged & ~diverged & (iterations < max_iter)
         status = jnp.where(diverged, int(Status.DIVERGED), carry.status)
         return _Carry(
             k=carry.k + 1,
@@ -156,18 +165,16 @@ def solve(
             best=sample_where(better, carry.z, carry.best),
             best_residual=jnp.where(better, residual, carry.best_residual),
             judged=judged,
-            iterations=carry.iterations + carry.active.astype(jnp.int32),
+            iterations=iterations,
             status=jnp.where(converged, int(Status.CONVERGED), status).astype(jnp.int8),
             active=active,
             rule_state=rule_state,
-            trace=None
-            if carry.trace is None
-            else carry.trace.at[carry.k].set(jnp.where(carry.active & finite, residual, jnp.inf).astype(jnp.float32)),
+            trace=_noted(carry, jnp.where(carry.active & finite, residual, jnp.inf)),
         )
 
     def begin(z0: Matrices) -> _Carry:
         batch = batch_size(z0)
-        return _Carry(
+        start = _Carry(
             k=jnp.int32(0),
             z=z0,
             best=z0,
@@ -179,32 +186,26 @@ def solve(
             rule_state=rule.init(z0),
             trace=jnp.full((max_iter, batch), jnp.inf, jnp.float32) if trace else None,
         )
+        # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
+        return varying_like(start, z0)._replace(k=start.k)
 
-    def run(f: Callable[[PyTree], PyTree], carry: _Carry, form: PyTree, origin: Matrices, room: int) -> _Carry:
-        """Until no more than ``room`` of these samples are active."""
+    def run(carry: _Carry, rows: Rows | None, room: int) -> _Carry:
+        """Until no more than ``room`` of the samples of these rows, None for all of them, are active."""
+        of_rows, form, origin = f, z0, flat_z0
+        if rows is not None:
+            of_rows, (form, origin) = for_rows(rows), jax.tree.map(lambda leaf: leaf[rows], (z0, flat_z0))
 
         def unfinished(carry: _Carry) -> Bool[Array, ""]:
-            return (carry.k < max_iter) & (jnp.sum(carry.active) > room if room else jnp.any(carry.active))
+            return jnp.sum(carry.active) > room if room else jnp.any(carry.active)
 
-        return lax.while_loop(unfinished, functools.partial(evaluate, flatten_function(f, form), origin), carry)
+        evaluation = functools.partial(evaluate, flatten_function(of_rows, form), origin)
+        return lax.while_loop(unfinished, evaluation, carry)
 
-    def run_group(carry: _Carry, rows: Rows) -> _Ended:
-        """The samples of these rows to their end, from where they are."""
-        few, origin = (jax.tree.map(lambda leaf: leaf[rows], leaves) for leaves in (z0, flat_z0))
-        return _ended(run(for_rows(rows), rows_at(carry, axes, rows), few, origin, 0))
-
-    start = begin(flat_z0)
-    # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
-    start = varying_like(start, z0)._replace(k=start.k)
-    width = None if for_rows is None else group_width(batch_size(z0))
-    if width is None:
-        end = _ended(run(f, start, z0, flat_z0, 0))
+    if for_rows is None:
+        end = _ended(run(begin(flat_z0), None, 0))
     else:
-        axes = batch_axes(begin, flat_z0)
-        left = run(f, start, z0, flat_z0, room=batch_size(z0) // 2)
-        is_left = left.active & (left.k < max_iter)
-        end = in_groups(
-            lambda rows: run_group(left, rows), _ended(left), _ended(axes), is_left, left.best_residual, width
+        end = narrowing(
+            Loop(begin, run, _ended), flat_z0, width if width and begins_at_any_time(rule, flat_z0) else None
         )
     return Solution(
         restore_samples(without_derivative(end.best), z0),

@@ -1,6 +1,6 @@
 """What a run compiles: a model and an update for each of its phases, an evaluation, and a look at the cell."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -11,7 +11,7 @@ from deq_jax.training.process.compilation import compiled
 from deq_jax.training.promises import evaluation_of, loss_of
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps import penalty
-from deq_jax.training.steps.batches import count, eval_batches, taken
+from deq_jax.training.steps.batches import Batch, count, eval_batch_size, eval_batches, taken
 from deq_jax.training.steps.evaluation import evaluate
 from deq_jax.training.steps.phases import Phase, phases_of
 from deq_jax.training.steps.radius import RadiusStep, make_radius_step
@@ -45,13 +45,13 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
 def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     """The programs that the run takes from `step` on."""
     task, settings = plan.task, plan.settings
-    batch = next(eval_batches(task.data.splits["train"], settings.batch_size))
+    examples = next(eval_batches(task.data.splits["train"], settings.batch_size)).examples
 
     def update(phase: Phase) -> TrainStep:
         model = training_model(task, settings, phase)
         loss = loss_of(task, needs_functions=phase.has_penalty)
         train_step = make_train_step(model, loss, plan.optimizer, build_recipe(task, settings, phase))
-        return compiled(train_step, state, batch.examples, donate_argnums=(0,))
+        return compiled(train_step, state, examples, donate_argnums=(0,))
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
     train_steps = {phase: update(phase) for phase in sorted(phases)}
@@ -60,7 +60,8 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
         radius_step = compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
-    eval_step = compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *batch)
+    test_batch = next(_test_batches(plan))
+    eval_step = compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *test_batch)
     return Programs(train_steps, eval_step, radius_step)
 
 
@@ -69,13 +70,17 @@ def evaluate_test_split(
 ) -> dict[str, float] | None:
     """Means over the test split, and how contractive the cell is; None when cancelled."""
     assert programs.eval_step is not None
-    batches = eval_batches(plan.task.data.splits["test"], plan.settings.batch_size)
-    means = evaluate(programs.eval_step, state, batches, is_cancelled)
+    means = evaluate(programs.eval_step, state, _test_batches(plan), is_cancelled)
     if means is not None and programs.radius_step is not None:
         radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
         if radii is not None:
             means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
     return means
+
+
+def _test_batches(plan: Plan) -> Iterator[Batch]:
+    test = plan.task.data.splits["test"]
+    return eval_batches(test, eval_batch_size(count(test), plan.settings.batch_size))
 
 
 def _watched(plan: Plan) -> Examples:

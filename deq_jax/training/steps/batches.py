@@ -58,11 +58,22 @@ def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Ex
     return taken(examples, rows(step))
 
 
-def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
-    """Every sample exactly once, in order; the last batch is filled up with its own first sample, masked out.
+_LONGER = 8
+"""An evaluation's batch is this many times as long as one in training at most, as it keeps nothing for a gradient."""
 
-    A sample that is there already costs no further evaluation of the equilibrium, which a blank one might.
+
+def eval_batch_size(n: int, batch_size: int) -> int:
+    """Samples in each batch of an evaluation of `n`: as few batches as may be, and as even as may be.
+
+    Equilibria are solved as in a training batch, so many at a time: a longer batch only refills the working set for
+    longer.
     """
+    batches = max(1, -(-n // (_LONGER * batch_size)))
+    return max(1, -(-n // batches))
+
+
+def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
+    """Every sample exactly once, in order; the last batch is filled up with its own first sample, masked out."""
     n = count(examples)
 
     def rows(start: int) -> Int[np.ndarray, " rows"]:

@@ -8,6 +8,7 @@ from flax import nnx
 
 import deq_jax
 from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.nn.deq import DEQ
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
@@ -43,9 +44,16 @@ def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
 
 
 def evaluation_model(task: Task, settings: Settings) -> nnx.Module:
-    """The task's model, its weights drawn from the run's seed, solved as in an evaluation."""
+    """The task's model, its weights drawn from the run's seed, solved as in an evaluation.
+
+    Of a batch, which may be longer than in training, as many samples at a time as in training.
+    """
     solver = filled_from(settings.evaluation, settings.solver)
-    return _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
+    model = _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, DEQ) and module.width is None:
+            module.width = settings.batch_size
+    return model
 
 
 def _model(task: Task, solver: Solver, adjoint: Adjoint, settings: Settings) -> nnx.Module:

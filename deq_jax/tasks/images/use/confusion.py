@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from deq_jax.tasks.images.data import Examples
 from deq_jax.tasks.images.task import judged
-from deq_jax.training.steps.batches import eval_batches
+from deq_jax.training.steps.batches import count, eval_batch_size, eval_batches
 from deq_jax.training.steps.model import opened
 from deq_jax.training.steps.solved import forward
 
@@ -44,7 +44,7 @@ def measured(
 
     confusion = np.zeros((num_classes, num_classes), np.int64)
     rows: list[dict[str, np.ndarray]] = []
-    for batch in eval_batches(examples, batch_size):
+    for batch in eval_batches(examples, eval_batch_size(count(examples), batch_size)):
         taken_for, values = jax.device_get(step(*weights, batch.examples))
         np.add.at(confusion, (batch.examples.labels[batch.mask], taken_for[batch.mask]), 1)
         rows.append({name: value[batch.mask] for name, value in values.items()})
