@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 import deq_jax
-from benchmarks.training import environments
+from benchmarks import environments
 
 SIZES = (2, 10, 100)
 TOL = 1e-5

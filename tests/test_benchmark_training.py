@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
+from benchmarks.environments import own
 from benchmarks.training import __main__ as command
 from benchmarks.training import batches, exchange, reference, results, scaling, startup
-from benchmarks.training.environments import own
 from benchmarks.training.exchange import Problem
 from benchmarks.training.processes import ENTRIES, Entry, FailedError, Process
 from benchmarks.training.rounds import Measured, compete

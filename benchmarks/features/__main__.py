@@ -4,8 +4,8 @@ import json
 import subprocess
 from pathlib import Path
 
+from benchmarks.environments import ROOT, UnavailableError, jax_peers, own, torch_peers
 from benchmarks.features.questions import QUESTIONS
-from benchmarks.training.environments import ROOT, UnavailableError, jax_peers, own, torch_peers
 
 ASKED = {
     "deq_jax": (own, "in_jax"),

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import tyro
 
+from benchmarks import environments
 from benchmarks.parity import comparison, our_side
-from benchmarks.training import batches, environments, exchange
+from benchmarks.training import batches, exchange
 from benchmarks.training.exchange import Problem
 from deq_jax.training.disk import environment
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from benchmarks.training import environments
+from benchmarks import environments
 
 
 class Entry(NamedTuple):

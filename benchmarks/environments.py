@@ -1,4 +1,4 @@
-"""A Python environment for each family of contestants, made once under ``.bench/`` from pinned versions."""
+"""Python environments for contestants and for a GPU's compiler, made once under ``.bench/`` from pinned versions."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 BENCH = ROOT / ".bench"
 # Oldest first: the peers are older than deq_jax, and a wheel for an old Python is more likely to be at hand.
 TORCH_PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -27,6 +27,12 @@ def jax_peers() -> Path:
     """The interpreter of an environment with jaxopt and optimistix, and with deq_jax's own versions of JAX and Flax."""
     pins = ["--constraint", str(ROOT / "constraints.txt")]
     return _environment("jax", own(), [ROOT / "benchmarks/requirements-jax.txt"], pins)
+
+
+def h100() -> Path:
+    """The interpreter of an environment with XLA's compiler for NVIDIA GPUs, which needs none; 5 GB."""
+    pins = ["--constraint", str(ROOT / "constraints.txt")]
+    return _environment("h100", own(), [ROOT / "benchmarks/requirements-h100.txt"], pins)
 
 
 def torch_peers(python: str | None = None) -> Path:
