@@ -36,7 +36,7 @@ def test_a_network_of_k_layers_is_one_equilibrium_found_in_k_evaluations_and_one
 
     z0 = [jnp.zeros_like(x)] * depth
     sol = deq_jax.fixed_point(f, z0, x, solver=functools.partial(deq_jax.forward_iteration, tol=1e-15))
-    np.testing.assert_array_equal(sol.value[-1], network(x))
+    np.testing.assert_allclose(sol.value[-1], network(x), rtol=1e-14)
     np.testing.assert_array_equal(sol.residual, 0)
     np.testing.assert_array_equal(sol.iterations, depth + 1)
     ours = jax.grad(lambda x: jnp.sum(deq_jax.fixed_point(f, z0, x, solver=TIGHT).value[-1]))(x)
