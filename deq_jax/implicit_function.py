@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PyTree
 from deq_jax.per_sample import Narrowable, PerSample, Rows, rows_of, unmarked
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.working_set import group_width
-from deq_jax.trees import batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import Batch, batch_size, check_same_form, flatten_samples, restore_samples, sample_where
 from deq_jax.unchanging import ahead
 from deq_jax.varying import varying_like
 
@@ -49,14 +49,39 @@ def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Cal
     try:
         prepare, closure = hoist_rows(f, z0, plain, marks, width)
     except Exception as error:
-        if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
-            return lambda whole, args, closure: whole, []
-        raise TypeError(
-            f"per_sample says that samples can be evaluated without the others, but of {batch_size(z0)} samples f "
-            f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
-            "axis must be an argument, marked by per_sample, and not be closed over."
-        ) from error
+        _require_uncertain(args, batch_size(z0), width, error)
+        return lambda whole, args, closure: whole, []
     return lambda whole, args, closure: Narrowable(whole, lambda rows: prepare(args, rows, closure)), closure
+
+
+def can_be_narrowed(f: Callable[..., PyTree], z0: PyTree, args: tuple, width: int) -> bool:
+    """Whether ``f`` can be had for ``width`` samples: something is marked, and that is all that belongs to samples.
+
+    Raises:
+        TypeError: the user's mark says so, and it is not.
+    """
+    marks = tuple(isinstance(arg, PerSample) for arg in args)
+    if not any(marks):
+        return False
+    rows = jnp.arange(width)
+    z = jax.tree.map(lambda leaf: leaf[:width], z0)
+    try:
+        check_same_form(jax.eval_shape(f, z, *rows_of(unmarked(args), marks, rows)), z)
+    except Exception as error:
+        _require_uncertain(args, batch_size(z0), width, error)
+        return False
+    return True
+
+
+def _require_uncertain(args: tuple, batch: Batch, width: int, error: Exception) -> None:
+    """Raise a TypeError where the user says of what is marked that samples can be told apart by it."""
+    if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
+        return
+    raise TypeError(
+        f"per_sample says that samples can be evaluated without the others, but of {batch} samples f "
+        f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
+        "axis must be an argument, marked by per_sample, and not be closed over."
+    ) from error
 
 
 def hoist_rows(
