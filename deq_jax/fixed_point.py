@@ -219,8 +219,9 @@ def _on_each_device(
         own = tuple(rows.get(i, arg) for i, arg in enumerate(args))
         return fixed_point(f, z0, *own, report=report, **settings)
 
-    with_trace = Solution(*[P(AXIS)] * 4, P(None, AXIS))
-    return on_each_device(solve, z0, rows, report, out=with_trace)
+    lies: Any = P(AXIS)
+    out = Solution(value=lies, residual=lies, iterations=lies, status=lies, trace=P(None, AXIS))  # type: ignore[arg-type]
+    return on_each_device(solve, z0, rows, report, out=out)
 
 
 def _check_report(report: Any, batch: Batch | None, z0: PyTree) -> None:

@@ -49,7 +49,8 @@ def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Cal
     try:
         prepare, closure = hoist_rows(f, z0, plain, marks, width)
     except Exception as error:
-        _require_uncertain(args, batch_size(z0), width, error)
+        if _is_certain(args):
+            raise _not_for_some(batch_size(z0), width, error) from error
         return lambda whole, args, closure: whole, []
     return lambda whole, args, closure: Narrowable(whole, lambda rows: prepare(args, rows, closure)), closure
 
@@ -68,20 +69,23 @@ def can_be_narrowed(f: Callable[..., PyTree], z0: PyTree, args: tuple, width: in
     try:
         check_same_form(jax.eval_shape(f, z, *rows_of(unmarked(args), marks, rows)), z)
     except Exception as error:
-        _require_uncertain(args, batch_size(z0), width, error)
+        if _is_certain(args):
+            raise _not_for_some(batch_size(z0), width, error) from error
         return False
     return True
 
 
-def _require_uncertain(args: tuple, batch: Batch, width: int, error: Exception) -> None:
-    """Raise a TypeError where the user says of what is marked that samples can be told apart by it."""
-    if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
-        return
-    raise TypeError(
+def _is_certain(args: tuple) -> bool:
+    """Whether it is the user who says of all that is marked that it belongs to samples."""
+    return all(arg.is_certain for arg in args if isinstance(arg, PerSample))
+
+
+def _not_for_some(batch: Batch, width: int, error: Exception) -> TypeError:
+    return TypeError(
         f"per_sample says that samples can be evaluated without the others, but of {batch} samples f "
         f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
         "axis must be an argument, marked by per_sample, and not be closed over."
-    ) from error
+    )
 
 
 def hoist_rows(

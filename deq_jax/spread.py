@@ -8,9 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax import export
+from jax import export, lax
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
 
 from deq_jax.trees import Batch
 
@@ -31,9 +32,11 @@ def devices_of(batch: Batch) -> int:
     return 1 if batch % devices else devices
 
 
-def on_each_device(function: Callable[..., Any], *rows: Any, out: Any = P(AXIS)) -> Any:
-    """``function(*rows)``, each device for its own rows; what it closes over all of them have.
-
-    ``out`` says how the results lie: with rows along their leading axis, if not otherwise.
-    """
+def on_each_device(function: Callable[..., Any], *rows: Any, out: Any) -> Any:
+    """``function(*rows)``, each device for its own rows; what it closes over all of them have. ``out``: how it lies."""
     return jax.shard_map(function, in_specs=P(AXIS), out_specs=out, axis_names={AXIS})(*rows)
+
+
+def on_all_devices(tree: PyTree) -> PyTree:
+    """``tree``, whose leaves each device then has in full. Under a mesh only."""
+    return lax.with_sharding_constraint(tree, P())

@@ -21,7 +21,6 @@ from deq_jax.training.process.console import Console, Progress
 from deq_jax.training.process.signals import stop_requests
 from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.steps.batches import train_batch
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
@@ -78,7 +77,8 @@ def run(
 def _run(
     plan: Plan, state: TrainState, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
 ) -> int:
-    out, data = plan.settings.out, plan.task.data
+    settings, data = plan.settings, plan.task.data
+    out = settings.out
     start, described = _find_start(out, state), environment.describe_data(data)
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
@@ -92,8 +92,8 @@ def _run(
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else ".")
     )
-    if len(jax.devices()) > 1:
-        console.say(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.")
+    if plan.devices.number > 1:
+        console.say(plan.devices.described(settings.batch_size))
     began = time.monotonic() - start.seconds
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
@@ -179,7 +179,7 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
         if stop() is not None:
             return stop()
         for step in range(start.step + 1, plan.last_step + 1):
-            batch = train_batch(plan.task.data.splits["train"], settings.seed, step - 1, settings.batch_size)
+            batch = plan.batch(step)
             started = clock()
             state, measured = programs.train_steps[plan.phase_of(step)](state, batch)
             try:

@@ -8,7 +8,9 @@ from typing import Any, get_args, get_type_hints
 from deq_jax.training.errors import UserError
 
 # These say how long, where and how, not what: a run may be continued with others.
-MAY_DIFFER = frozenset({"max_steps", "data_dir", "out", "checkpoint_minutes", "data.in_memory", "data.workers"})
+MAY_DIFFER = frozenset(
+    {"max_steps", "data_dir", "out", "checkpoint_minutes", "devices", "data.in_memory", "data.workers"}
+)
 
 
 def to_dict(config: Any) -> dict[str, Any]:

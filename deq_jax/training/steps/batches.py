@@ -14,6 +14,9 @@ from jaxtyping import Bool, Int
 
 from deq_jax.training.task import Examples
 
+WHOLE = slice(0, 1, 1)
+"""The share of the only process: the first part of one."""
+
 _AHEAD = 2
 """Batches of which a source is told before they are asked for."""
 
@@ -43,8 +46,10 @@ def epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
     return order
 
 
-def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Examples:
+def train_batch(examples: Examples, seed: int, step: int, batch_size: int, share: slice = WHOLE) -> Examples:
     """The samples of training step `step` (0, 1, …), which is batch k of epoch e with step = e · (n // batch_size) + k.
+
+    Of the batch it reads a process's share alone.
 
     Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles.
     """
@@ -52,13 +57,13 @@ def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Ex
 
     def rows(step: int) -> Int[np.ndarray, " rows"]:
         epoch, k = divmod(step, n // batch_size)
-        return epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size]
+        return _shared(epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size], share)
 
     _expect(examples, (rows(later) for later in range(step, step + 1 + _AHEAD)))
     return taken(examples, rows(step))
 
 
-def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
+def eval_batches(examples: Examples, batch_size: int, share: slice = WHOLE) -> Iterator[Batch]:
     """Every sample exactly once, in order; the last batch is filled up with its own first sample, masked out.
 
     A sample that is there already costs no further evaluation of the equilibrium, which a blank one might.
@@ -67,12 +72,18 @@ def eval_batches(examples: Examples, batch_size: int) -> Iterator[Batch]:
 
     def rows(start: int) -> Int[np.ndarray, " rows"]:
         rows = np.arange(start, start + batch_size)
-        return np.where(rows < n, rows, start)
+        return _shared(np.where(rows < n, rows, start), share)
 
     for start in range(0, n, batch_size):
         later = range(start, min(n, start + (1 + _AHEAD) * batch_size), batch_size)
         _expect(examples, map(rows, later))
-        yield Batch(taken(examples, rows(start)), np.arange(start, start + batch_size) < n)
+        yield Batch(taken(examples, rows(start)), _shared(np.arange(start, start + batch_size) < n, share))
+
+
+def _shared(rows: np.ndarray, share: slice) -> np.ndarray:
+    """Of a batch cut into `share.step` equal parts, those from `share.start` to `share.stop`."""
+    part = len(rows) // share.step
+    return rows[share.start * part : share.stop * part]
 
 
 def _expect(examples: Examples, batches: Iterable[Int[np.ndarray, " rows"]]) -> None:
