@@ -26,7 +26,7 @@ def collectives(program: str) -> Collectives:
     in_loops: set[str] = set()
     for lines in bodies.values():
         for line in lines:
-            for part in (loop := _LOOP.search(line)) and loop.groups() or ():
+            for part in ((loop := _LOOP.search(line)) and loop.groups()) or ():
                 _reach(part, bodies, in_loops)
     found = [(name, kind[1]) for name, lines in bodies.items() for line in lines if (kind := _COLLECTIVE.search(line))]
     return Collectives(
