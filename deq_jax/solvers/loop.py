@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.coupled import axes_within, summed_over
 from deq_jax.derivatives import without_derivative
 from deq_jax.norms import in_proportion, sample_norms
 from deq_jax.per_sample import Rows
@@ -131,7 +132,8 @@ def solve(
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
     def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
-        fz = lax.optimization_barrier(flat_f(carry.z))
+        with summed_over(()):  # it may solve within
+            fz = lax.optimization_barrier(flat_f(carry.z))
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
@@ -197,15 +199,16 @@ def solve(
     # Within shard_map a loop's carry must say from the start over which mesh axes it will differ.
     start = varying_like(start, z0)._replace(k=start.k)
     width = None if for_rows is None else group_width(batch_size(z0))
-    if width is None:
-        end = _ended(run(f, start, z0, flat_z0, 0))
-    else:
-        axes = batch_axes(begin, flat_z0)
-        left = run(f, start, z0, flat_z0, room=batch_size(z0) // 2)
-        is_left = left.active & (left.k < max_iter)
-        end = in_groups(
-            lambda rows: run_group(left, rows), _ended(left), _ended(axes), is_left, left.best_residual, width
-        )
+    with summed_over(axes_within(f, z0)):
+        if width is None:
+            end = _ended(run(f, start, z0, flat_z0, 0))
+        else:
+            axes = batch_axes(begin, flat_z0)
+            left = run(f, start, z0, flat_z0, room=batch_size(z0) // 2)
+            is_left = left.active & (left.k < max_iter)
+            end = in_groups(
+                lambda rows: run_group(left, rows), _ended(left), _ended(axes), is_left, left.best_residual, width
+            )
     return Solution(
         restore_samples(without_derivative(end.best), z0),
         end.best_residual.astype(jnp.float32),
