@@ -47,6 +47,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def same_everywhere(config: Any) -> dict[str, Any]:
+    """The settings that all processes of a run must share, under the names that the command line gives them."""
+    own = ("data_dir", "data.in_memory", "data.workers")
+    return {name: value for name, value in flatten(to_dict(config)).items() if name not in own}
+
+
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     """The settings that make two runs different ones, with both values."""
     ours, theirs = flatten(to_dict(one)), flatten(to_dict(other))
