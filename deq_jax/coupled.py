@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxtyping import Array, PyTree
 
 from deq_jax.varying import varying_axes, varying_over
@@ -62,7 +61,7 @@ def _is_told(axis: str) -> bool:
     return bool(varying_axes(lax.axis_index(axis)))
 
 
-def _communicated(jaxpr: Jaxpr) -> frozenset[str]:
+def _communicated(jaxpr: Any) -> frozenset[str]:
     """The axes over which a program communicates, those of all programs within it included."""
     axes: set[str] = set()
     for equation in jaxpr.eqns:
@@ -70,15 +69,13 @@ def _communicated(jaxpr: Jaxpr) -> frozenset[str]:
         for program in inner:
             axes |= _communicated(program)
         if not inner and equation.primitive.name != "axis_index":
-            effects = [effect for effect in equation.effects if type(effect).__name__ == "NamedAxisEffect"]
-            axes |= {effect.name for effect in effects}  # type: ignore[attr-defined]
+            axes |= {effect.name for effect in equation.effects if type(effect).__name__ == "NamedAxisEffect"}
     return frozenset(axes)
 
 
-def _programs(value: Any) -> list[Jaxpr]:
+def _programs(value: Any) -> list[Any]:
     """The programs that a parameter of an operation holds."""
-    if isinstance(value, ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, Jaxpr):
-        return [value]
+    program = getattr(value, "jaxpr", value)  # closed, or not
+    if hasattr(program, "eqns"):
+        return [program]
     return [program for part in value for program in _programs(part)] if isinstance(value, tuple | list) else []

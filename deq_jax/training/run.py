@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from deq_jax.training.devices.agreement import STOP, Accord, agreed_signal, by_first, is_first, require_alike
-from deq_jax.training.devices.processes import join, place_of
+from deq_jax.training.devices.processes import join, place_of, told_of_others
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
 from deq_jax.training.disk.best import best_step, results
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
@@ -79,7 +79,7 @@ def run(
     plan, state = prepare(open_task(), settings)
     if jax.process_count() > 1:
         require_alike(same_everywhere(config) | environment.describe_data(plan.task.data))
-    with contextlib.ExitStack() as stack:
+    with told_of_others(), contextlib.ExitStack() as stack:
         by_first(lambda: stack.enter_context(held(out)))
         # Again: another process may have begun, and ended, in the meantime.
         by_first(lambda: require_usable(out, config, opener))

@@ -1,9 +1,10 @@
 """How the processes of a run find each other: by hand, under Slurm, or on a TPU pod. JAX's own runtime joins them."""
 
+import contextlib
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -71,9 +72,9 @@ def join(place: Place | None, seconds: int = SECONDS_TO_MEET) -> None:
 
     def give_up() -> None:  # JAX would end the process, too, by an abort and a trace
         where = "" if place.coordinator is None else f" at {place.coordinator}"
-        awaited = f"all {place.processes} processes have" if place.process == 0 else f"the coordinator{where} has"
+        missing = "the other processes have not all" if place.process == 0 else f"the coordinator{where} has not"
         print(
-            f"error: not {awaited} answered within {seconds} s.\n"
+            f"error: {missing} answered within {seconds} s.\n"
             f"Start as many processes as --processes says, each with the same coordinator, the address of process 0, "
             f"that all of them can reach.",
             file=sys.stderr,
@@ -98,6 +99,21 @@ def join(place: Place | None, seconds: int = SECONDS_TO_MEET) -> None:
         ) from error
     finally:
         watch.cancel()
+
+
+@contextlib.contextmanager
+def told_of_others() -> Iterator[None]:
+    """Turns what JAX says where another process is gone into a UserError; alone, it is left as it is."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
+            raise
+        raise UserError(
+            f"another process of this run has ended, and so does this one. What it said tells why.\n"
+            f"Started again, all of them, the run goes on from its last checkpoint.\n"
+            f"JAX says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _by_hand(given: Mapping[str, str], names: Sequence[str]) -> Place:
