@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float, PyTree
 
+from deq_jax.coupled import axes_within, summed_over
 from deq_jax.implicit_function import check_adjoint, check_solver
 from deq_jax.norms import relative_residual, sample_unit
 from deq_jax.per_sample import Narrowable, PerSample
@@ -97,7 +98,8 @@ def implicit(solver: Solver) -> Adjoint:
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         flat = flatten_samples(y)
-        unit = sample_unit(flat)
+        with summed_over(axes_within(transposed, y)):
+            unit = sample_unit(flat)
         scaled = restore_samples(sample_scale(flat, 1 / unit), y)
         f, x = _plus_cotangent(transposed), scaled
         if isinstance(transposed, Narrowable):
@@ -127,6 +129,11 @@ def direct() -> Adjoint:
 
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         del fixed_point
+        if shared := axes_within(transposed, y):
+            raise ValueError(
+                f"direct() needs all of a sample on one device, but its parts lie along the mesh axes {shared}, over "
+                "which f communicates. Use implicit(solver) instead."
+            )
         flat, unravel = _as_one_matrix(y)
         batch, size = flat.shape
         if size > DENSE_LIMIT:

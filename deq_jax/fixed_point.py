@@ -6,6 +6,7 @@ from typing import Any, Literal, overload
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
@@ -13,6 +14,7 @@ from deq_jax.calls import advised_primitive
 from deq_jax.closures import take_out
 from deq_jax.derivatives import in_reverse_mode_only
 from deq_jax.implicit_function import (
+    can_be_narrowed,
     check_adjoint,
     check_arguments,
     check_solution,
@@ -23,11 +25,12 @@ from deq_jax.implicit_function import (
 )
 from deq_jax.kept import kept_for_backward
 from deq_jax.pairs import state_of
-from deq_jax.per_sample import check_marks, transposed_at, unmarked
+from deq_jax.per_sample import PerSample, check_marks, transposed_at, unmarked
 from deq_jax.settings import whole_number
 from deq_jax.single import batch_of_one, only_problem, with_axis
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
+from deq_jax.spread import AXIS, devices_of, on_each_device
 from deq_jax.trees import Batch, batch_size, matched
 from deq_jax.varying import varying_axes, varying_like
 
@@ -141,6 +144,9 @@ def fixed_point(
     z0 = lax.stop_gradient(z0)
     _check_report(report, batch, z0)
     adjoint = implicit(solver) if adjoint is None else check_adjoint(adjoint)
+    devices = devices_of(batch)
+    if devices > 1 and can_be_narrowed(whole, z0, marked, batch // devices):
+        return _on_each_device(whole, z0, marked, report, settings)
     apply, closure = hoist(f, z0, args)
     in_groups, narrow = hoist_groups(whole, z0, marked)
     held, given = take_out((solver, adjoint))
@@ -201,6 +207,21 @@ def unrolled(f: Callable[..., PyTree], z0: PyTree, *args: Any, steps: int, batch
     f, z0 = matched(f, z0, *args, batched=batched)
     z, _ = lax.scan(lambda z, _: (f(z, *args), None), z0, length=steps)
     return z
+
+
+def _on_each_device(
+    f: Callable[..., PyTree], z0: PyTree, args: tuple, report: AdjointReport | None, settings: dict[str, Any]
+) -> Solution:
+    """Each device's own equilibria, of its rows of what is marked; what all have belongs to each."""
+    rows = {i: arg for i, arg in enumerate(args) if isinstance(arg, PerSample)}
+
+    def solve(z0: PyTree, rows: dict[int, PerSample], report: AdjointReport | None) -> Solution:
+        own = tuple(rows.get(i, arg) for i, arg in enumerate(args))
+        return fixed_point(f, z0, *own, report=report, **settings)
+
+    lies: Any = P(AXIS)
+    out = Solution(value=lies, residual=lies, iterations=lies, status=lies, trace=P(None, AXIS))  # type: ignore[arg-type]
+    return on_each_device(solve, z0, rows, report, out=out)
 
 
 def _check_report(report: Any, batch: Batch | None, z0: PyTree) -> None:

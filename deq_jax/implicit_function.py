@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, PyTree
 from deq_jax.per_sample import Narrowable, PerSample, rows_of, unmarked, width_of
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.working_set import widths
-from deq_jax.trees import Rows, batch_size, check_same_form, flatten_samples, restore_samples, sample_where
+from deq_jax.trees import Batch, Rows, batch_size, check_same_form, flatten_samples, restore_samples, sample_where
 from deq_jax.unchanging import ahead
 from deq_jax.varying import varying_like
 
@@ -51,13 +51,9 @@ def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Cal
         try:
             programs[size], closure = hoist_rows(f, z0, plain, marks, size)
         except Exception as error:
-            if not all(arg.is_certain for arg in args if isinstance(arg, PerSample)):
-                return lambda whole, args, closure: whole, []
-            raise TypeError(
-                f"per_sample says that samples can be evaluated without the others, but of {batch_size(z0)} samples f "
-                f"could not be evaluated for {size}: {type(error).__name__}: {error}. What has the batch as its "
-                "leading axis must be an argument, marked by per_sample, and not be closed over."
-            ) from error
+            if _is_certain(args):
+                raise _not_for_some(batch_size(z0), size, error) from error
+            return lambda whole, args, closure: whole, []
         closures.append(closure)
 
     def in_groups(whole: Callable[[PyTree], PyTree], args: tuple, closures: list) -> Narrowable:
@@ -69,6 +65,39 @@ def hoist_groups(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Cal
         return Narrowable(whole, for_rows, width=width)
 
     return in_groups, closures
+
+
+def can_be_narrowed(f: Callable[..., PyTree], z0: PyTree, args: tuple, width: int) -> bool:
+    """Whether ``f`` can be had for ``width`` samples: something is marked, and that is all that belongs to samples.
+
+    Raises:
+        TypeError: the user's mark says so, and it is not.
+    """
+    marks = tuple(isinstance(arg, PerSample) for arg in args)
+    if not any(marks):
+        return False
+    rows = jnp.arange(width)
+    z = jax.tree.map(lambda leaf: leaf[:width], z0)
+    try:
+        check_same_form(jax.eval_shape(f, z, *rows_of(unmarked(args), marks, rows)), z)
+    except Exception as error:
+        if _is_certain(args):
+            raise _not_for_some(batch_size(z0), width, error) from error
+        return False
+    return True
+
+
+def _is_certain(args: tuple) -> bool:
+    """Whether it is the user who says of all that is marked that it belongs to samples."""
+    return all(arg.is_certain for arg in args if isinstance(arg, PerSample))
+
+
+def _not_for_some(batch: Batch, width: int, error: Exception) -> TypeError:
+    return TypeError(
+        f"per_sample says that samples can be evaluated without the others, but of {batch} samples f "
+        f"could not be evaluated for {width}: {type(error).__name__}: {error}. What has the batch as its leading "
+        "axis must be an argument, marked by per_sample, and not be closed over."
+    )
 
 
 def hoist_rows(

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from deq_jax.coupled import axes_of_a_sample, whole_max
 from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
 
 
@@ -17,7 +18,10 @@ def sample_norm(a: Matrices) -> Float[Array, " batch"]:
 
 def sample_norms(*several: Matrices) -> tuple[Float[Array, " batch"], ...]:
     """The norm of each; on a CPU another pass is made for all of them, where one needs it, and elsewhere none."""
-    return lax.platform_dependent(*several, cpu=_norms_in_two_passes, default=_norms_in_one_pass)
+    on_cpu, elsewhere = _norms_in_two_passes, _norms_in_one_pass
+    if axes_of_a_sample():  # new functions: of the same ones JAX remembers what they were without
+        on_cpu, elsewhere = functools.partial(on_cpu), functools.partial(elsewhere)
+    return lax.platform_dependent(*several, cpu=on_cpu, default=elsewhere)
 
 
 def _norms_in_two_passes(*several: Matrices) -> tuple[Float[Array, " batch"], ...]:
@@ -69,7 +73,7 @@ def sample_size(a: Matrices) -> Float[Array, " batch"]:
     """Per-sample largest absolute value over all leaves."""
     dtype = accumulation_dtype(a)
     sizes = [jnp.max(jnp.abs(leaf.astype(dtype)), axis=1, initial=0) for leaf in jax.tree.leaves(a)]
-    return functools.reduce(jnp.maximum, sizes)
+    return whole_max(functools.reduce(jnp.maximum, sizes))
 
 
 def sample_unit(a: Matrices) -> Float[Array, " batch"]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from deq_jax.coupled import whole_sum
 from deq_jax.varying import varying_like
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
@@ -170,7 +171,7 @@ def sample_dot(a: Matrices, b: Matrices) -> Float[Array, " batch"]:
     """Per-sample inner product ``⟨a, b⟩``, summed over all leaves."""
     dtype = accumulation_dtype((a, b))
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs])
+    return whole_sum(functools.reduce(jnp.add, [jnp.sum(x.astype(dtype) * y.astype(dtype), axis=1) for x, y in pairs]))
 
 
 def sample_where(mask: Bool[Array, " batch"], a: Matrices, b: Matrices) -> Matrices:

@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 import deq_jax
 from deq_jax import nn
+from deq_jax.training.devices.collectives import collectives
 from tests.problems import tanh_network
 
 MESH = Mesh(jax.devices(), ("data",))
@@ -182,6 +183,61 @@ def check_krylov() -> None:
             jax.grad(lambda w, sharded=sharded: jnp.sum(sharded(w, x)))(w)
 
 
+def check_cell_of_parts() -> None:
+    """A cell whose matrix lies in parts on two devices takes the evaluations that it takes whole, groups and all."""
+    mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model"))
+    w = 0.15 * jax.random.normal(jax.random.key(0), (8, 8), jnp.float64)
+    x = jax.random.normal(jax.random.key(1), (16, 8), jnp.float64) * jnp.array([1.0, 1e-3]).repeat(4)
+    parts = P("data", "model")
+
+    def solved(product, w, x):
+        f = lambda z, x, w: jnp.tanh(product(z, w) + x)  # noqa: E731
+        solution = deq_jax.fixed_point(f, jnp.zeros_like(x), deq_jax.per_sample(x), w, solver=SOLVER)
+        return solution.value, solution.iterations[:, None]
+
+    def of_parts(z, w):
+        return lax.psum_scatter(z @ w, "model", scatter_dimension=1, tiled=True)
+
+    whole = functools.partial(solved, jnp.matmul)
+    spread = jax.shard_map(
+        functools.partial(solved, of_parts), mesh=mesh, in_specs=(P("model"), parts), out_specs=(parts, parts)
+    )
+    (value, iterations), (expected, evaluations) = jax.jit(spread)(w, x), whole(w, x)
+    np.testing.assert_allclose(value, expected, atol=1e-14)
+    assert len(set(evaluations.ravel().tolist())) > 1
+    np.testing.assert_array_equal(iterations, evaluations.repeat(2, 1))
+    ours, plain = (
+        jax.jit(jax.grad(lambda w, x, solve=solve: jnp.sum(solve(w, x)[0] ** 3), argnums=(0, 1)))(w, x)
+        for solve in (spread, whole)
+    )
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-13), ours, plain)
+
+    def direct(w, x):
+        f = lambda z, x, w: jnp.tanh(of_parts(z, w) + x)  # noqa: E731
+        return deq_jax.fixed_point(f, jnp.zeros_like(x), x, w, solver=SOLVER, adjoint=deq_jax.direct()).value
+
+    mapped = jax.shard_map(direct, mesh=mesh, in_specs=(P("model"), parts), out_specs=parts)
+    with pytest.raises(ValueError, match="needs all of a sample on one device"):
+        jax.grad(lambda w: jnp.sum(mapped(w, x)))(w)
+
+
+def check_under_a_mesh() -> None:
+    """Under ``jax.set_mesh`` each device solves for its own samples without a word: no loop holds a collective."""
+    f, w, x = tanh_network(jax.random.key(0), 32, 5, dtype=jnp.float64)
+
+    def loss(w, x):
+        return jnp.sum(deq_jax.fixed_point(f, jnp.zeros_like(x), deq_jax.per_sample(x), w, solver=SOLVER).value ** 3)
+
+    gradients = jax.grad(loss, argnums=(0, 1))
+    with jax.set_mesh(MESH):
+        program = jax.jit(gradients).lower(w, jax.device_put(x, NamedSharding(MESH, P("data")))).compile()
+    found = collectives(program.as_text())
+    assert found.in_loops == [], found
+    assert found.once == ["all-reduce"], found
+    ours = program(w, jax.device_put(x, NamedSharding(MESH, P("data"))))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-8), ours, gradients(w, x))
+
+
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     assert len(jax.devices()) == 4
@@ -193,5 +249,7 @@ if __name__ == "__main__":
         check_cells,
         check_report,
         check_krylov,
+        check_cell_of_parts,
+        check_under_a_mesh,
     ):
         run()

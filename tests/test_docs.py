@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from deq_jax.tasks.images.presets import PRESETS, digits
+from deq_jax.training.devices.processes import place_of, without_flags
 from deq_jax.training.disk import metrics
 from deq_jax.training.process import cli
 from deq_jax.training.settings.record import flatten, to_dict
@@ -56,6 +57,8 @@ def test_every_block_runs(page, tmp_path, monkeypatch):
 def test_every_training_that_is_shown_can_be_started(page):
     for command in COMMAND.findall(text_of(page)):
         arguments = shlex.split(command, comments=True)
+        arguments, flags = without_flags(arguments)
+        place_of(flags, {})
         if arguments[-1] != "--help":
             cli.parse(arguments, PRESETS)
 
@@ -110,3 +113,13 @@ def test_the_readme_s_pictures_and_files_exist():
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_scripts_for_a_cluster_parse_and_start_what_there_is():
+    text = text_of(ROOT / "docs/how-to/several-devices.md")
+    (script,) = re.findall(r"^```bash\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+    options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", script, re.MULTILINE))
+    (command,) = re.findall(r"^srun .*train\.py (.*)$", script, re.MULTILINE)
+    config = cli.parse(shlex.split(command), PRESETS)
+    assert config.batch_size % (int(options["nodes"]) * int(options["ntasks-per-node"])) == 0

@@ -6,9 +6,11 @@ They are one family: the derivatives of either are made of the two, to any order
 import jax
 import jax.numpy as jnp
 from jax import export, lax
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from deq_jax.kept import kept_for_backward
+from deq_jax.spread import AXIS, devices_of, on_each_device
 from deq_jax.varying import varying_like
 
 Image = Float[Array, "batch height width channels"]
@@ -44,9 +46,16 @@ def kernel_gradient(x: Image, y: Convolved, like: Kernel) -> Kernel:
     """The cotangent of `conv`'s kernel: ``K̄[i, j, c, o] = Σ x[b, h+i, w+j, c] · y[b, h, w, o]``, shaped ``like`` it.
 
     On a CPU it is a matrix product for a few images at a time, of their neighbourhoods laid out as rows; the
-    compiler's own takes the images' pixels for a kernel of that size. Elsewhere it is the compiler's own.
+    compiler's own takes the images' pixels for a kernel of that size. Elsewhere it is the compiler's own. Where a mesh
+    spreads the images over devices, each sums over its own first.
     """
-    return _kernel_gradient(*_varying_alike(x, y, like))
+    if devices_of(x.shape[0]) == 1:
+        return _kernel_gradient(*_varying_alike(x, y, like))
+
+    def own(x: Image, y: Convolved) -> Kernel:
+        return lax.psum(_kernel_gradient(*_varying_alike(x, y, like)), AXIS)
+
+    return on_each_device(own, x, y, out=P())
 
 
 @jax.custom_vjp

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Image, conv, plain_conv
 from deq_jax.settings import whole_number
+from deq_jax.spread import devices_of, on_all_devices
 
 Resized = Float[Array, "batch out_height out_width out_channels"]
 
@@ -189,14 +190,30 @@ class BatchNorm(nnx.Module):
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
         else:
-            axes, count = tuple(range(x.ndim - 1)), jnp.asarray(x.size // x.shape[-1], wide.dtype)
-            mean, variance = jnp.mean(wide, axes), jnp.var(wide, axes)
+            count = jnp.asarray(x.size // x.shape[-1], wide.dtype)
+            mean, variance = _moments(wide)
             unbiased = variance * (count / jnp.maximum(count - 1, 1))
             for average, new in ((self.mean, mean), (self.var, unbiased)):
                 average[...] += (self.momentum * (new - average[...])).astype(average.dtype)
         factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
         mean, factor, bias = (along_channels(a, x) for a in (mean, factor, self.bias[...]))
         return ((wide - mean) * factor + bias).astype(x.dtype)
+
+
+def _moments(
+    x: Float[Array, "batch *space channels"],
+) -> tuple[Float[Array, " channels"], Float[Array, " channels"]]:
+    """Mean and biased variance of every channel, from those of each device's samples: they meet once.
+
+    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983, for parts of one size.
+    """
+    axes, devices = tuple(range(x.ndim - 1)), devices_of(x.shape[0])
+    if devices == 1:
+        return jnp.mean(x, axes), jnp.var(x, axes)
+    parts = x.reshape(devices, -1, x.shape[-1])
+    means, variances = on_all_devices(jnp.stack([jnp.mean(parts, 1), jnp.var(parts, 1)]))
+    mean = jnp.mean(means, 0)
+    return mean, jnp.mean(variances + jnp.square(means - mean[None]), 0)
 
 
 def _check_channels(layer: str, x: Array, scale: nnx.Param) -> None:

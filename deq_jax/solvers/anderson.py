@@ -10,6 +10,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.calls import advised_solver
+from deq_jax.coupled import whole_sum
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.linear_system import solve_positive
@@ -183,8 +184,10 @@ def _push(
 def _products(g: Matrices, ring: PyTree[Float[Array, "batch rows _n"]]) -> Float[Array, "batch rows"]:
     """Inner products of ``g`` with every row, per sample, summed over all leaves."""
     pairs = zip(jax.tree.leaves(g), jax.tree.leaves(ring), strict=True)
-    return functools.reduce(
-        jnp.add, [jnp.einsum("bn,brn->br", row, rows, precision=lax.Precision.HIGHEST) for row, rows in pairs]
+    return whole_sum(
+        functools.reduce(
+            jnp.add, [jnp.einsum("bn,brn->br", row, rows, precision=lax.Precision.HIGHEST) for row, rows in pairs]
+        )
     )
 
 

@@ -9,6 +9,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.calls import advised_solver
+from deq_jax.coupled import whole_sum
 from deq_jax.settings import Scalar, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
@@ -137,5 +138,5 @@ def _apply(u: PyTree, v: PyTree, known: Array, x: Matrices) -> Matrices:
         jnp.einsum("bmn,bn->bm", rows, leaf, precision=highest)
         for rows, leaf in zip(jax.tree.leaves(v), jax.tree.leaves(x), strict=True)
     ]
-    weights = jnp.where(known, sum(products[1:], products[0]), 0)
+    weights = jnp.where(known, whole_sum(sum(products[1:], products[0])), 0)
     return jax.tree.map(lambda rows, leaf: jnp.einsum("bm,bmn->bn", weights, rows, precision=highest) - leaf, u, x)

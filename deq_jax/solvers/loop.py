@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from deq_jax.coupled import axes_within, summed_over
 from deq_jax.derivatives import without_derivative
 from deq_jax.norms import in_proportion, sample_norms
 from deq_jax.settings import Scalar, check_positive, whole_number
@@ -139,7 +140,8 @@ def solve(
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
     def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
-        fz = lax.optimization_barrier(flat_f(carry.z))
+        with summed_over(()):  # it may solve within
+            fz = lax.optimization_barrier(flat_f(carry.z))
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
@@ -201,12 +203,12 @@ def solve(
         evaluation = functools.partial(evaluate, flatten_function(of_rows, form), origin)
         return lax.while_loop(unfinished, evaluation, carry)
 
-    if for_rows is None:
-        end = _ended(run(begin(flat_z0), None, 0))
-    else:
-        end = narrowing(
-            Loop(begin, run, _ended), flat_z0, width if width and begins_at_any_time(rule, flat_z0) else None
-        )
+    with summed_over(axes_within(f, z0)):
+        if for_rows is None:
+            end = _ended(run(begin(flat_z0), None, 0))
+        else:
+            at_a_time = width if width and begins_at_any_time(rule, flat_z0) else None
+            end = narrowing(Loop(begin, run, _ended), flat_z0, at_a_time)
     return Solution(
         restore_samples(without_derivative(end.best), z0),
         end.best_residual.astype(jnp.float32),

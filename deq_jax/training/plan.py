@@ -1,19 +1,21 @@
 """What a training run reads and how long it is, settled before its first step."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import optax
 from flax import nnx
 
+from deq_jax.training.devices.devices import Devices, devices_for
 from deq_jax.training.errors import UserError
 from deq_jax.training.promises import require_data
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.steps.batches import count
+from deq_jax.training.steps.batches import Batch, count, eval_batch_size, eval_batches, train_batch
 from deq_jax.training.steps.optimizer import build_optimizer
 from deq_jax.training.steps.phases import Phase, phase_of
 from deq_jax.training.steps.solving import evaluation_model
 from deq_jax.training.steps.step import TrainState, create_state
-from deq_jax.training.task import Task
+from deq_jax.training.task import Examples, Task
 
 
 class Plan(NamedTuple):
@@ -26,6 +28,7 @@ class Plan(NamedTuple):
     optimizer: optax.GradientTransformation
     steps_per_epoch: int
     last_step: int
+    devices: Devices
 
     @property
     def has_test(self) -> bool:
@@ -36,6 +39,20 @@ class Plan(NamedTuple):
     def all_steps(self) -> int:
         """Steps of all epochs, which schedules span; the last step may come before."""
         return self.settings.epochs * self.steps_per_epoch
+
+    def batch(self, step: int) -> Examples:
+        """What the `step`-th update, counted from 1, reads: this process's share, on its devices."""
+        settings, train = self.settings, self.task.data.splits["train"]
+        rows = train_batch(train, settings.seed, step - 1, settings.batch_size, self.devices.share)
+        return self.devices.spread(rows)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """A split in order, as `eval_batches` reads it: the training split as in training, others in longer batches."""
+        examples, size = self.task.data.splits[split], self.settings.batch_size
+        if split != "train":
+            size = eval_batch_size(count(examples), size, self.devices.number)
+        batches = eval_batches(examples, size, self.devices.share)
+        return map(self.devices.spread, batches)
 
     def phase_of(self, step: int) -> Phase:
         """The phase of the `step`-th update, counted from 1."""
@@ -59,16 +76,17 @@ def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
     """The plan, and the state before the first step.
 
     Raises:
-        UserError: the data or the settings do not fit.
+        UserError: the data, the settings or the devices do not fit.
     """
     require_data(task.data)
     samples = count(task.data.splits["train"])
     steps_per_epoch = samples // settings.batch_size
     if not steps_per_epoch:
         raise UserError(f"batch_size {settings.batch_size} exceeds the {samples:,} training {task.data.unit}.")
+    devices = devices_for(settings.batch_size, settings.devices)
     all_steps = settings.epochs * steps_per_epoch
     last_step = all_steps if settings.max_steps is None else min(all_steps, settings.max_steps)
-    model = evaluation_model(task, settings)
+    model = evaluation_model(task, settings, devices.number)
     optimizer = build_optimizer(settings.optimizer, all_steps)
     state = create_state(model, optimizer, keeps_average=settings.average_decay is not None)
-    return Plan(task, settings, model, optimizer, steps_per_epoch, last_step), state
+    return Plan(task, settings, model, optimizer, steps_per_epoch, last_step, devices), devices.everywhere(state)

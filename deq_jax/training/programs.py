@@ -1,17 +1,16 @@
 """What a run compiles: a model and an update for each of its phases, an evaluation, and a look at the cell."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from deq_jax.training.plan import Plan
-from deq_jax.training.process.compilation import compiled
 from deq_jax.training.promises import evaluation_of, loss_of
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps import penalty
-from deq_jax.training.steps.batches import Batch, count, eval_batch_size, eval_batches, taken
+from deq_jax.training.steps.batches import count, taken
 from deq_jax.training.steps.evaluation import evaluate
 from deq_jax.training.steps.phases import Phase, phases_of
 from deq_jax.training.steps.radius import RadiusStep, make_radius_step
@@ -44,14 +43,14 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
 
 def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     """The programs that the run takes from `step` on."""
-    task, settings = plan.task, plan.settings
-    examples = next(eval_batches(task.data.splits["train"], settings.batch_size)).examples
+    task, settings, devices = plan.task, plan.settings, plan.devices
+    examples = next(plan.batches("train")).examples
 
     def update(phase: Phase) -> TrainStep:
         model = training_model(task, settings, phase)
         loss = loss_of(task, needs_functions=phase.has_penalty)
         train_step = make_train_step(model, loss, plan.optimizer, build_recipe(task, settings, phase))
-        return compiled(train_step, state, examples, donate_argnums=(0,))
+        return devices.compiled(train_step, state, examples, donate_argnums=(0,))
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
     train_steps = {phase: update(phase) for phase in sorted(phases)}
@@ -59,9 +58,8 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
         return Programs(train_steps, eval_step=None, radius_step=None)
     evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
-        radius_step = compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
-    test_batch = next(_test_batches(plan))
-    eval_step = compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *test_batch)
+        radius_step = devices.compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
+    eval_step = devices.compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *next(plan.batches("test")))
     return Programs(train_steps, eval_step, radius_step)
 
 
@@ -70,7 +68,7 @@ def evaluate_test_split(
 ) -> dict[str, float] | None:
     """Means over the test split, and how contractive the cell is; None when cancelled."""
     assert programs.eval_step is not None
-    means = evaluate(programs.eval_step, state, _test_batches(plan), is_cancelled)
+    means = evaluate(programs.eval_step, state, plan.batches("test"), is_cancelled)
     if means is not None and programs.radius_step is not None:
         radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
         if radii is not None:
@@ -78,13 +76,8 @@ def evaluate_test_split(
     return means
 
 
-def _test_batches(plan: Plan) -> Iterator[Batch]:
-    test = plan.task.data.splits["test"]
-    return eval_batches(test, eval_batch_size(count(test), plan.settings.batch_size))
-
-
 def _watched(plan: Plan) -> Examples:
     """The samples at whose equilibria the cell is looked at."""
     test = plan.task.data.splits["test"]
     samples = min(plan.settings.evaluation.radius_samples, count(test))
-    return taken(test, np.arange(samples))
+    return plan.devices.everywhere(taken(test, np.arange(samples)))

@@ -1,14 +1,18 @@
 """A training run, from its start or from where it stopped, to its end."""
 
+import contextlib
 import math
+import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+from deq_jax.training.devices.agreement import STOP, Accord, agreed_signal, by_first, is_first, require_alike
+from deq_jax.training.devices.processes import join, place_of, told_of_others
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
 from deq_jax.training.disk.best import best_step, results
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
@@ -20,8 +24,8 @@ from deq_jax.training.process.compilation import require_backend, use_persistent
 from deq_jax.training.process.console import Console, Progress
 from deq_jax.training.process.signals import stop_requests
 from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
+from deq_jax.training.settings.record import same_everywhere
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.steps.batches import train_batch
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
@@ -46,6 +50,7 @@ def run(
     *,
     is_quiet: bool = False,
     next_steps: Sequence[str] = (),
+    flags: Mapping[str, str] | None = None,
 ) -> int:
     """Trains, or continues, the run in `settings.out`. Returns the exit status: 0, or 128 + the signal that stopped it.
 
@@ -59,6 +64,7 @@ def run(
         opener: the module that can open the task again, with `reopened`; None for a task of the caller's own.
         is_quiet: say nothing but what is wrong, on stderr.
         next_steps: what can be done with a finished run, said at its end, a command each.
+        flags: what the command line says of this process among several, as `processes.without_flags` finds it.
 
     Raises:
         UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX
@@ -66,20 +72,28 @@ def run(
         NonFiniteLossError: training diverged.
     """
     out, config = settings.out, settings if config is None else config
+    join(place_of(flags or {}, os.environ))
     require_backend()
     use_persistent_cache()
     require_usable(out, config, opener)
     plan, state = prepare(open_task(), settings)
-    with held(out):
-        require_usable(out, config, opener)  # again: another process may have begun, and ended, in the meantime
-        return _run(plan, state, Console(is_quiet=is_quiet), lambda: claim(out, config, opener), next_steps)
+    if jax.process_count() > 1:
+        require_alike(same_everywhere(config) | environment.describe_data(plan.task.data))
+    with told_of_others(), contextlib.ExitStack() as stack:
+        by_first(lambda: stack.enter_context(held(out)))
+        # Again: another process may have begun, and ended, in the meantime.
+        by_first(lambda: require_usable(out, config, opener))
+        console = Console(is_quiet=is_quiet or not is_first())
+        return _run(plan, state, console, lambda: claim(out, config, opener), next_steps)
 
 
 def _run(
     plan: Plan, state: TrainState, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
 ) -> int:
-    out, data = plan.settings.out, plan.task.data
+    settings, data = plan.settings, plan.task.data
+    out = settings.out
     start, described = _find_start(out, state), environment.describe_data(data)
+    require_alike({"the checkpoint's step": start.step})
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
     if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
@@ -92,30 +106,34 @@ def _run(
         f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else ".")
     )
-    if len(jax.devices()) > 1:
-        console.say(f"Training uses one of {len(jax.devices())} devices: {jax.devices()[0]}.")
+    if plan.devices.number > 1:
+        console.say(plan.devices.described(settings.batch_size))
     began = time.monotonic() - start.seconds
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
     console.say(f"Compiled in {compile_seconds:.1f} s.")
+
     # Only now, since a task whose functions return something else than they have promised has begun no run.
-    claim_folder()
-    _clear_way(out, start.step)
-    environment.write(
-        out / "environment.json",
-        environment.describe()
-        | {
-            "parameters": parameters,
-            "compile_seconds": round(compile_seconds, 3),
-            "steps": plan.last_step,
-            **environment.describe_samples(data),
-            "data": described,
-        },
-        is_anew=not start.step,
-    )
+    def make_ready() -> None:
+        claim_folder()
+        _clear_way(out, start.step)
+        environment.write(
+            out / "environment.json",
+            environment.describe()
+            | {
+                "parameters": parameters,
+                "compile_seconds": round(compile_seconds, 3),
+                "steps": plan.last_step,
+                **environment.describe_samples(data),
+                "data": described,
+            },
+            is_anew=not start.step,
+        )
+
+    by_first(make_ready)
     with console.progress(max(plan.last_step, start.step), start.step) as progress:
         signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress)
-    curves.draw(out, plan.task.metrics)
+    by_first(lambda: curves.draw(out, plan.task.metrics))
     if signal is not None:
         console.say("Stopped. Started again, it goes on.")
         return 128 + signal
@@ -158,12 +176,15 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
     with (
         stop_requests() as stop,
         checkpoints.opened(out, kept=best_of) as manager,
-        tensorboard.opened(out, start.step) as events,
+        tensorboard.opened(out if is_first() else None, start.step) as events,
     ):
-        logbook = Logbook(out / "metrics.jsonl", events, progress, clock, plan.epoch_of, plan.task.metrics)
+        path = out / "metrics.jsonl" if is_first() else None
+        logbook = Logbook(path, events, progress, clock, plan.epoch_of, plan.task.metrics)
+        accord, is_alone = Accord(plan.devices), jax.process_count() == 1
 
         def evaluate_on_test(state: TrainState, step: int) -> None:
-            means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: stop() is not None)
+            # Of several processes none can leave the others in the middle.
+            means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: is_alone and stop() is not None)
             if means is None:
                 return
             logbook.evaluated(step, means)
@@ -176,16 +197,18 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
         if plan.evaluates_at(start.step) and not start.is_evaluated:
             evaluate_on_test(state, start.step)
         saved = drawn = clock()
-        if stop() is not None:
+        if is_alone and stop() is not None:
             return stop()
         for step in range(start.step + 1, plan.last_step + 1):
-            batch = train_batch(plan.task.data.splits["train"], settings.seed, step - 1, settings.batch_size)
+            batch = plan.batch(step)
             started = clock()
             state, measured = programs.train_steps[plan.phase_of(step)](state, batch)
             try:
                 logbook.dispatched(step, measured, started)
                 ends = plan.ends_at(step)
-                if not (ends or stop() is not None or clock() - saved > 60 * settings.checkpoint_minutes):
+                is_due = clock() - saved > 60 * settings.checkpoint_minutes
+                wish = accord(stops=stop() is not None, saves=is_due and is_first())
+                if not (ends or wish):
                     continue
                 logbook.settle()
             except NotFiniteError as error:
@@ -195,13 +218,13 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
             saved = clock()
             if plan.evaluates_at(step):
                 evaluate_on_test(state, step)
-                if clock() - drawn > _SECONDS_BETWEEN_CURVES:
+                if is_first() and clock() - drawn > _SECONDS_BETWEEN_CURVES:
                     curves.draw(out, plan.task.metrics)
                     drawn = clock()
             # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
-            if stop() is not None:
-                break
-        return stop()
+            if wish == STOP or (is_alone and stop() is not None):
+                return agreed_signal(stop())
+        return stop() if is_alone else None
 
 
 def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
@@ -211,7 +234,7 @@ def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
     earlier ones have been followed by a step that went well.
     """
     good = checkpoints.latest_before(out, failed - 1)
-    checkpoints.set_aside_after(out, good or 0)
+    by_first(lambda: checkpoints.set_aside_after(out, good or 0))
     named = (
         "there is no good checkpoint yet"
         if good is None

@@ -32,6 +32,8 @@ class Config:
     """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
     batch_size: int = 100
     """Images a step. An epoch's incomplete last batch is left out."""
+    devices: int | None = None
+    """Devices to train on, which share each batch evenly. None: all that there are."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
     label_smoothing: float = 0.0

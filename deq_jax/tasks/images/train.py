@@ -2,6 +2,7 @@
 
 import functools
 import shlex
+from collections.abc import Mapping
 
 from deq_jax.tasks.images.config import Config, located, settings_of
 from deq_jax.tasks.images.task import OPENER, open_task
@@ -9,7 +10,7 @@ from deq_jax.training.process.compilation import told_of_memory
 from deq_jax.training.run import run
 
 
-def train(config: Config, *, is_quiet: bool = False) -> int:
+def train(config: Config, *, is_quiet: bool = False, flags: Mapping[str, str] | None = None) -> int:
     """Trains, or continues, the run in `config.out`; returns and raises as `run.run` does."""
     out = shlex.quote(str(config.out))
     next_steps = [
@@ -25,4 +26,5 @@ def train(config: Config, *, is_quiet: bool = False) -> int:
             OPENER,
             is_quiet=is_quiet,
             next_steps=next_steps,
+            flags=flags,
         )

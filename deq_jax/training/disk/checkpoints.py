@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from deq_jax.training.devices.agreement import is_first
 from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
 from deq_jax.training.disk.orbax import write
 from deq_jax.training.errors import UserError
@@ -66,8 +67,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, seconds: float) -> N
     folder = Path(manager.directory) / str(step)
     with writing_to(folder.parent.parent):
         write(manager, step, state)
-        seal = {"step": step, "seconds": seconds, "form": _form(state), "files": _digests(folder)}
-        write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
+        if is_first():
+            seal = {"step": step, "seconds": seconds, "form": _form(state), "files": _digests(folder)}
+            write_atomically(folder / _SEAL, json.dumps(seal, indent=1))
 
 
 def restore(run: Path, like: TrainState, step: int | None = None) -> Restored | None:

@@ -22,7 +22,7 @@ class Logbook:
     """Writes a step's metrics once the next step has been handed to the device, which so never waits for a file.
 
     Args:
-        path: the metrics.jsonl to append to.
+        path: the metrics.jsonl to append to; None where another process does.
         events: TensorBoard's, which get the same numbers.
         progress: what is told of every step.
         clock: seconds since the run began, over resumes.
@@ -32,7 +32,7 @@ class Logbook:
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         events: Events,
         progress: Progress,
         clock: Callable[[], float],
@@ -89,5 +89,6 @@ class Logbook:
         self.progress.say(said)
 
     def _write(self, record: metrics.Record) -> None:
-        metrics.append(self.path, record)
+        if self.path is not None:
+            metrics.append(self.path, record)
         self.events.add(record)

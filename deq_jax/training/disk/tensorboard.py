@@ -61,10 +61,26 @@ class Events:
         self._writer.write_event(event)
 
 
+class NoEvents(Events):
+    """Of a process that leaves the writing to another."""
+
+    def __init__(self) -> None:
+        pass
+
+    def add(self, record: Record) -> None:
+        """Nothing."""
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 @contextmanager
-def opened(run: Path, step: int) -> Iterator[Events]:
-    """A new event file in the run's folder, for the steps after this one."""
-    events = Events(run, step)
+def opened(run: Path | None, step: int) -> Iterator[Events]:
+    """A new event file in the run's folder, for the steps after this one; none where there is no folder."""
+    events = NoEvents() if run is None else Events(run, step)
     try:
         yield events
     finally:

@@ -1,10 +1,9 @@
-"""Compiling once: ahead of the first step, and kept for the next start."""
+"""What compiling needs: a device, its memory, and a place where programs are kept for the next start."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -46,8 +45,3 @@ def told_of_memory(smaller: str) -> Iterator[None]:
             f"the device has not enough memory for this run. Try a smaller {smaller}.\n"
             f"The device says: {str(error).splitlines()[0]}"
         ) from error
-
-
-def compiled(function: Callable[..., Any], *arguments: Any, donate_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """The function compiled for arguments of these shapes and types; it refuses others instead of compiling again."""
-    return jax.jit(function, donate_argnums=donate_argnums).lower(*arguments).compile()

@@ -8,7 +8,9 @@ from typing import Any, get_args, get_type_hints
 from deq_jax.training.errors import UserError
 
 # These say how long, where and how, not what: a run may be continued with others.
-MAY_DIFFER = frozenset({"max_steps", "data_dir", "out", "checkpoint_minutes", "data.in_memory", "data.workers"})
+MAY_DIFFER = frozenset(
+    {"max_steps", "data_dir", "out", "checkpoint_minutes", "devices", "data.in_memory", "data.workers"}
+)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -43,6 +45,12 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
+
+
+def same_everywhere(config: Any) -> dict[str, Any]:
+    """The settings that all processes of a run must share, under the names that the command line gives them."""
+    own = ("data_dir", "data.in_memory", "data.workers")
+    return {name: value for name, value in flatten(to_dict(config)).items() if name not in own}
 
 
 def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:

@@ -23,6 +23,8 @@ class Settings:
     """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
     batch_size: int = 100
     """Samples a step. An epoch's incomplete last batch is left out."""
+    devices: int | None = None
+    """Devices to train on, which share each batch evenly. None: all that there are."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
     average_decay: float | None = None
@@ -40,8 +42,7 @@ class Settings:
         require_not_negative(self, "seed")
         if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
             raise ValueError(f"seed must be below 2**32, but is {self.seed}")
-        if self.max_steps is not None:
-            require_positive(self, "max_steps")
+        require_positive(self, *(name for name in ("max_steps", "devices") if getattr(self, name) is not None))
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")
 

@@ -43,7 +43,7 @@ def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
     return _model(task, build_solver(solver), adjoint, settings)
 
 
-def evaluation_model(task: Task, settings: Settings) -> nnx.Module:
+def evaluation_model(task: Task, settings: Settings, devices: int = 1) -> nnx.Module:
     """The task's model, its weights drawn from the run's seed, solved as in an evaluation.
 
     Of a batch, which may be longer than in training, as many samples at a time as in training.
@@ -52,7 +52,7 @@ def evaluation_model(task: Task, settings: Settings) -> nnx.Module:
     model = _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, DEQ) and module.width is None:
-            module.width = settings.batch_size
+            module.width = settings.batch_size // devices
     return model
 
 
