@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from deq_jax.coupled import axes_of_a_sample, whole_max
+from deq_jax.coupled import axes_of_a_sample, whole_max, whole_sum
 from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
 
 
@@ -50,18 +50,26 @@ def _norms_in_one_pass(*several: Matrices) -> tuple[Float[Array, " batch"], ...]
 
     Source: Blue, "A portable Fortran program to find the Euclidean norm of a vector", 1978.
     """
+    dtype = accumulation_dtype(several)
+    far = 2.0 ** (jnp.finfo(dtype).maxexp * 5 // 8)
+    units = (1 / far, 1.0, far)
 
-    def norm(a: Matrices) -> Float[Array, " batch"]:
-        wide = jax.tree.map(lambda leaf: leaf.astype(accumulation_dtype(a)), a)
-        small, square, large = (
-            sample_dot(scaled, scaled)
-            for scaled in (jax.tree.map(lambda leaf, unit=unit: leaf * unit, wide) for unit in (1 / far, 1.0, far))
-        )
+    def norm(small: Array, square: Array, large: Array) -> Float[Array, " batch"]:
         by_range = jnp.where(jnp.isfinite(square), jnp.sqrt(large) / far, jnp.sqrt(small) * far)
         return jnp.where(_is_exact(square), jnp.sqrt(square), by_range)
 
-    far = 2.0 ** (jnp.finfo(accumulation_dtype(several)).maxexp * 5 // 8)
-    return tuple(norm(a) for a in several)
+    by_leaf = [
+        _sums([jnp.square(leaf.astype(dtype) * unit) for leaf in leaves for unit in units])
+        for leaves in zip(*map(jax.tree.leaves, several), strict=True)
+    ]
+    squares = [whole_sum(functools.reduce(jnp.add, parts)) for parts in zip(*by_leaf, strict=True)]
+    return tuple(norm(*squares[i : i + len(units)]) for i in range(0, len(squares), len(units)))
+
+
+def _sums(terms: list[Float[Array, "batch _n"]]) -> list[Float[Array, " batch"]]:
+    """The sum of each over its samples, all of them by one operation: an accelerator would start a kernel for each."""
+    zeros = [jnp.zeros((), term.dtype) for term in terms]
+    return list(lax.reduce(terms, zeros, lambda a, b: [lax.add(x, y) for x, y in zip(a, b, strict=True)], (1,)))
 
 
 def _is_exact(square: Float[Array, " batch"]) -> Bool[Array, " batch"]:

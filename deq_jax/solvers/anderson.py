@@ -11,9 +11,10 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.calls import advised_solver
 from deq_jax.coupled import whole_sum
+from deq_jax.made_once import made_once
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
-from deq_jax.solvers.linear_system import solve_positive
+from deq_jax.solvers.linear_system import finite_or_zero, quadratic, solve_positive
 from deq_jax.solvers.loop import Rule, solve
 from deq_jax.solvers.memory import aged, forgotten, remembered
 from deq_jax.solvers.safeguard import GAIN, Safeguard, hold_back, nothing_seen, widen
@@ -143,7 +144,7 @@ def anderson(
         g, target = mixed(z, fz)
         since, slot = aged(history.since), k % rows
         # Made once, as its own array: left to itself, the compiler computes it anew wherever it is read.
-        dg = lax.optimization_barrier(_difference(g, history.residual, since))
+        dg = made_once(_difference(g, history.residual, since))
         residuals = _push(history.residuals, dg, slot)
         targets = _push(history.targets, _difference(target, history.target, since), slot)
         gram = _replace(history.gram, _products(dg, residuals), slot)
@@ -151,8 +152,8 @@ def anderson(
         safeguard = hold_back(history.safeguard, jnp.sqrt(square), lam)
         known = remembered(since, slot, rows)
         # The barriers keep the compiler from working the small system out anew in each place that reads a weight.
-        system = lax.optimization_barrier((gram, _products(g, residuals), known, square, safeguard.lam))
-        gamma, gain = lax.optimization_barrier(jax.vmap(_coefficients)(*system))
+        system = made_once((gram, _products(g, residuals), known, square, safeguard.lam))
+        gamma, gain = made_once(jax.vmap(_coefficients)(*system))
         waits, safeguard = widen(safeguard, (since > m) & (gain > GAIN))
         gamma = jnp.where(waits[:, None], 0, gamma)
         mixture = jax.tree.map(
@@ -195,8 +196,9 @@ def _replace(
     gram: Float[Array, "batch rows rows"], products: Float[Array, "batch rows"], slot: Int[Array, ""]
 ) -> Float[Array, "batch rows rows"]:
     """The Gram matrix after row ``slot`` of the ring has changed."""
-    gram = lax.dynamic_update_slice_in_dim(gram, products[:, None, :], slot, 1)
-    return lax.dynamic_update_slice_in_dim(gram, products[:, :, None], slot, 2)
+    is_slot = jnp.arange(gram.shape[1], dtype=slot.dtype) == slot
+    gram = jnp.where(is_slot[:, None], products[:, None, :], gram)
+    return jnp.where(is_slot, products[:, :, None], gram)
 
 
 def _coefficients(
@@ -218,7 +220,6 @@ def _coefficients(
     normal = gram * scale[:, None] * scale[None, :]
     floor = (len(gram) + 1) * jnp.finfo(gram.dtype).eps
     normal = jnp.where(jnp.eye(len(gram), dtype=bool), 1 + jnp.maximum(lam, floor), normal)
-    gamma = scale * solve_positive(normal, scale * products)
-    gamma = jnp.where(jnp.all(jnp.isfinite(gamma)), gamma, 0)
-    left = square - 2 * (gamma @ products) + gamma @ gram @ gamma
+    gamma = finite_or_zero(scale * solve_positive(normal, scale * products))
+    left = square + quadratic(gram, products, gamma)
     return gamma, jnp.sqrt(jnp.maximum(left, 0) / jnp.where(square > 0, square, 1))

@@ -1,6 +1,10 @@
-"""One sample's small symmetric system, solved without a library."""
+"""One sample's small symmetric system, without a library and without a reduction: written out, it is one kernel."""
+
+import functools
+from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
@@ -37,7 +41,32 @@ def solve_positive(matrix: Float[Array, "n n"], b: Float[Array, " n"]) -> Float[
     return lax.concatenate(x, 0)
 
 
-def _without(entry: Array, a: list[Array], b: list[Array]) -> Array:
+def finite_or_zero(x: Float[Array, " n"]) -> Float[Array, " n"]:
+    """``x``, and zeros where any of its entries is not finite."""
+    if len(x) > WRITTEN_OUT:
+        return jnp.where(jnp.all(jnp.isfinite(x)), x, 0)
+    entries = lax.split(x, [1] * len(x))
+    is_finite = functools.reduce(lax.bitwise_and, [lax.is_finite(entry) for entry in entries])
+    zero = lax.full((1,), 0, x.dtype)
+    return lax.concatenate([lax.select(is_finite, entry, zero) for entry in entries], 0)
+
+
+def quadratic(matrix: Float[Array, "n n"], b: Float[Array, " n"], x: Float[Array, " n"]) -> Float[Array, ""]:
+    """``xᵀ · matrix · x − 2 bᵀ x``, for a symmetric matrix."""
+    n = len(b)
+    if n > WRITTEN_OUT:
+        return x @ matrix @ x - 2 * (b @ x)
+    entries, unknowns = lax.split(matrix.reshape(-1), [1] * (n * n)), lax.split(x, [1] * n)
+    total, half = lax.full((1,), 0, x.dtype), lax.full((1,), 0.5, x.dtype)
+    for i, right in enumerate(lax.split(b, [1] * n)):
+        # Twice this, times xᵢ, is what i adds: 2 bᵢ − Mᵢᵢ xᵢ − 2 Σ Mᵢⱼ xⱼ over j < i.
+        diagonal = lax.mul(half, entries[i * n + i])
+        less = _without(right, [*entries[i * n : i * n + i], diagonal], unknowns[: i + 1])
+        total = lax.sub(total, lax.mul(lax.add(less, less), unknowns[i]))
+    return total[0]
+
+
+def _without(entry: Array, a: Sequence[Array], b: Sequence[Array]) -> Array:
     """``entry − Σ aᵢ bᵢ``, over as many as both have; by ``lax``, whose operations are a fraction of the tracing."""
     for left, right in zip(a, b, strict=False):
         entry = lax.sub(entry, lax.mul(left, right))

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.coupled import axes_within, summed_over
 from deq_jax.derivatives import without_derivative
+from deq_jax.made_once import made_once
 from deq_jax.norms import in_proportion, sample_norms
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.single import batch_of_one, only_problem
@@ -141,11 +142,11 @@ def solve(
 
     def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
         with summed_over(()):  # it may solve within
-            fz = lax.optimization_barrier(flat_f(carry.z))
+            fz = made_once(flat_f(carry.z))
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
-        believed, better, returns, restarts, judged = lax.optimization_barrier(judge(carry.judged, step, size, eps))
+        believed, better, returns, restarts, judged = made_once(judge(carry.judged, step, size, eps))
         converged = carry.active & believed & ((residual <= tol) | (step <= atol))
         better = carry.active & (better | converged)
         finite = jnp.isfinite(step) & jnp.isfinite(size)
