@@ -1,5 +1,6 @@
 """How the processes of a run find each other: by hand, under Slurm, or on a TPU pod. JAX's own runtime joins them."""
 
+import atexit
 import contextlib
 import os
 import sys
@@ -109,11 +110,19 @@ def told_of_others() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if jax.process_count() == 1 or "RESOURCE_EXHAUSTED" in str(error):
             raise
+        atexit.register(_leave)
         raise UserError(
             f"another process of this run has ended, and so does this one. What it said tells why.\n"
             f"Started again, all of them, the run goes on from its last checkpoint.\n"
             f"JAX says: {str(error).splitlines()[0]}"
         ) from error
+
+
+def _leave() -> None:
+    """Ends the process before JAX's own farewell, which waits for those that are gone, and then aborts with a trace."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(UserError.status)
 
 
 def _by_hand(given: Mapping[str, str], names: Sequence[str]) -> Place:
