@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deq_jax.training import UserError
-from deq_jax.training.devices.processes import Place, place_of, without_flags
+from deq_jax.training.devices.places import Place, place_of, without_flags
 from tests.runs import without_times
 
 ROOT = Path(__file__).parents[1]
@@ -118,7 +118,7 @@ def test_a_place_that_is_given_by_half_says_what_is_missing(flags, environment, 
 
 
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
-    program = "from deq_jax.training.devices.processes import *; join(Place('127.0.0.1:1', 2, 1), seconds=1)"
+    program = "from deq_jax.training.devices.processes import join, Place; join(Place('127.0.0.1:1', 2, 1), seconds=1)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "the coordinator at 127.0.0.1:1 has not answered within 1 s" in ended.stderr
