@@ -6,7 +6,7 @@ As one of several processes: ... --coordinator HOST:PORT --processes N --process
 import sys
 
 from deq_jax.tasks.images.presets import PRESETS
-from deq_jax.training.devices.processes import without_flags
+from deq_jax.training.devices.places import without_flags
 from deq_jax.training.errors import reported_errors
 from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.process.terminal import lasting_output

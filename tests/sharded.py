@@ -184,10 +184,10 @@ def check_krylov() -> None:
 
 
 def check_cell_of_parts() -> None:
-    """A cell whose matrix lies in parts on two devices takes the evaluations that it takes whole, groups and all."""
+    """A cell whose matrix lies in parts on two devices takes the evaluations that it takes whole."""
     mesh = Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "model"))
     w = 0.15 * jax.random.normal(jax.random.key(0), (8, 8), jnp.float64)
-    x = jax.random.normal(jax.random.key(1), (16, 8), jnp.float64) * jnp.array([1.0, 1e-3]).repeat(4)
+    x = jax.random.normal(jax.random.key(1), (4, 8), jnp.float64) * jnp.array([1.0, 1e-3]).repeat(4)
     parts = P("data", "model")
 
     def solved(product, w, x):
@@ -223,7 +223,7 @@ def check_cell_of_parts() -> None:
 
 def check_under_a_mesh() -> None:
     """Under ``jax.set_mesh`` each device solves for its own samples without a word: no loop holds a collective."""
-    f, w, x = tanh_network(jax.random.key(0), 32, 5, dtype=jnp.float64)
+    f, w, x = tanh_network(jax.random.key(0), 8, 5, dtype=jnp.float64)
 
     def loss(w, x):
         return jnp.sum(deq_jax.fixed_point(f, jnp.zeros_like(x), deq_jax.per_sample(x), w, solver=SOLVER).value ** 3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from deq_jax.tasks.images.presets import PRESETS, digits
-from deq_jax.training.devices.processes import place_of, without_flags
+from deq_jax.training.devices.places import place_of, without_flags
 from deq_jax.training.disk import metrics
 from deq_jax.training.process import cli
 from deq_jax.training.settings.record import flatten, to_dict

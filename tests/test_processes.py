@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from deq_jax.training import UserError
-from deq_jax.training.devices.processes import Place, place_of, without_flags
+from deq_jax.training.devices.places import Place, place_of, without_flags
 from tests.runs import without_times
 
 ROOT = Path(__file__).parents[1]
@@ -68,7 +68,8 @@ def test_two_processes_train_what_one_does_and_go_on_where_one_was_killed(tmp_pa
     both[1].send_signal(signal.SIGKILL)
     (status, _), (said, _) = ended(both)
     assert status
-    assert "another process of this run has ended" in said
+    # JAX's own runtime may be the first to notice, and end the process with its words.
+    assert "another process of this run has ended" in said or "another task died" in said
     statuses, said = ended(start_both(tmp_path / "killed", "--epochs", 6))
     assert statuses == [0, 0], said
     assert without_times(lines(tmp_path / "killed")) == two
@@ -118,7 +119,7 @@ def test_a_place_that_is_given_by_half_says_what_is_missing(flags, environment, 
 
 
 def test_a_coordinator_that_does_not_answer_ends_the_process_in_time():
-    program = "from deq_jax.training.devices.processes import *; join(Place('127.0.0.1:1', 2, 1), seconds=1)"
+    program = "from deq_jax.training.devices.processes import join, Place; join(Place('127.0.0.1:1', 2, 1), seconds=1)"
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "the coordinator at 127.0.0.1:1 has not answered within 1 s" in ended.stderr

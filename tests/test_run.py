@@ -128,11 +128,10 @@ def test_a_platform_that_is_not_there_is_said(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_several_devices_are_told_that_one_is_used(tmp_path, monkeypatch, capsys):
-    device = jax.devices()[0]
-    monkeypatch.setattr(jax, "devices", lambda: [device, device])
-    assert train(tiny(tmp_path, max_steps=1)) == 0
-    assert "Training uses one of 2 devices" in capsys.readouterr().out
+def test_more_devices_than_there_are_are_refused(tmp_path):
+    with pytest.raises(UserError, match="devices is 2, but JAX finds 1"):
+        train(tiny(tmp_path / "run", devices=2))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_shift_beyond_the_image_is_a_user_error(tmp_path):

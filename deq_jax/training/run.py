@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 
 from deq_jax.training.devices.agreement import STOP, Accord, agreed_signal, by_first, is_first, require_alike
-from deq_jax.training.devices.processes import join, place_of, told_of_others
+from deq_jax.training.devices.places import place_of
+from deq_jax.training.devices.processes import join, told_of_others
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
 from deq_jax.training.disk.best import best_step, results
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
@@ -64,7 +65,7 @@ def run(
         opener: the module that can open the task again, with `reopened`; None for a task of the caller's own.
         is_quiet: say nothing but what is wrong, on stderr.
         next_steps: what can be done with a finished run, said at its end, a command each.
-        flags: what the command line says of this process among several, as `processes.without_flags` finds it.
+        flags: what the command line says of this process among several, as `places.without_flags` finds it.
 
     Raises:
         UserError: the folder, the data or the settings do not fit, another process is training in the folder, or JAX

@@ -11,6 +11,7 @@ from typing import Any
 
 import tyro
 
+from deq_jax.training.devices.places import FLAGS
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.record import flatten, to_dict
 
@@ -42,7 +43,7 @@ def parse[T](arguments: Sequence[str], named: Mapping[str, Callable[[], T]]) -> 
         _require_known_fields(fields, default)
     docs = {preset: inspect.getdoc(make) or "" for preset, make in named.items()}
     listing = "\n".join(f"{preset:18}{doc.splitlines()[0]}" for preset, doc in docs.items())
-    head = f"{listing}\n\n{QUIET}: print only what is wrong."
+    head = f"{listing}\n\n{QUIET}: print only what is wrong.\n{', '.join(FLAGS)}: as one of several processes."
     return parse_function(
         type(default),
         fields,
