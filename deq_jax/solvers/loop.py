@@ -54,6 +54,9 @@ class Rule(NamedTuple):
     """``forget(state, samples) -> state``, before an update whose ``fz`` is the last one that those are to forget."""
     plain: Callable[[Matrices, Matrices], Matrices] = lambda z, fz: fz
     """``plain(z, fz) -> z_next``: the plain step that is taken in the rule's place; ``fz`` if not given."""
+    evaluate: Callable[[Matrices, PyTree], tuple[Matrices, PyTree]] | None = None
+    """``evaluate(z, state) -> (fz, state)``, where the rule knows ``f(z)`` by what it does anyway; None: ``f`` is
+    called."""
 
 
 class _Carry(NamedTuple):
@@ -131,7 +134,10 @@ def solve(
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
     def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
-        fz = lax.optimization_barrier(flat_f(carry.z))
+        fz, rule_state = (
+            (flat_f(carry.z), carry.rule_state) if rule.evaluate is None else rule.evaluate(carry.z, carry.rule_state)
+        )
+        fz = lax.optimization_barrier(fz)
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
@@ -140,7 +146,6 @@ def solve(
         better = carry.active & (better | converged)
         finite = jnp.isfinite(step) & jnp.isfinite(size)
         diverged = carry.active & ~finite
-        rule_state = carry.rule_state
         if rule.forget is None:
             z_next, rule_state = rule.update(carry.z, fz, rule_state, carry.k)
         else:
