@@ -6,6 +6,7 @@ before; so is Peaceman–Rachford. Evaluations are means over the images, forwar
 
 import functools
 from pathlib import Path
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,9 @@ STEPS = tuple(2.0**-k for k in range(9))
 """From 1 down to 1/256."""
 
 
-def main(run: Path, images: int = 128, max_iter: int = 2000) -> None:
+def main(
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")], images: int = 128, max_iter: int = 2000
+) -> None:
     """Compare both splittings on a run.
 
     Args:

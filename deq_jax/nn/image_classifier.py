@@ -13,7 +13,7 @@ from deq_jax.fixed_point import unrolled
 from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ, at_injection
 from deq_jax.nn.initial_state import initial_state
-from deq_jax.nn.layers import BatchNorm, Resized, uniform_by_fan_in
+from deq_jax.nn.layers import BatchNorm, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
@@ -35,7 +35,7 @@ class Layers(nnx.Module):
     def __init__(self, cells: Sequence[Any]):
         self.cells = nnx.List(cells)
 
-    def __call__(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+    def __call__(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
         """The last layer's output in the form of a solution: as many evaluations as layers, no residual (infinite)."""
         del report
         takes_injection = not hasattr(self.cells[0], "as_layer")
@@ -164,14 +164,14 @@ class ImageClassifier(nnx.Module):
         """The cell ``f(z, x)`` of the equilibrium; None where there are only ordinary layers."""
         return self.body.cell if isinstance(self.body, DEQ) else None
 
-    def inject(self, images: Image) -> Resized:
+    def inject(self, images: Image) -> Array:
         """The injection ``x``."""
         return self.stem(images)
 
-    def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+    def solve(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
         """The equilibrium for an injection."""
         return self.body(x, report=report)
 
-    def classify(self, z: Image) -> Float[Array, "batch num_classes"]:
+    def classify(self, z: PyTree) -> Float[Array, "batch num_classes"]:
         """Logits of an equilibrium."""
         return self.head(z)

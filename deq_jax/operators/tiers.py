@@ -12,7 +12,7 @@ from deq_jax.operators.circulant import Circulant, Image, Resized, Symbol, filte
 from deq_jax.operators.matrices import adjoint_of, norm_bound
 from deq_jax.settings import Scalar
 
-Images = tuple[Image, ...]
+Images = tuple[Float[Array, "batch _ _ _"], ...]
 """From the finest to the coarsest."""
 
 

@@ -18,6 +18,8 @@ from deq_jax.operators.circulant import symbol
 from deq_jax.operators.matrices import norm_bound
 
 Vectors = Float[Array, "batch features"]
+Inputs = Float[Array, "batch in_features"]
+Bordered = Float[Array, "batch rows columns out_channels"]
 
 
 class DenseMonotoneCell(nnx.Module):
@@ -57,11 +59,11 @@ class DenseMonotoneCell(nnx.Module):
         self.U = nnx.Param(into(rngs.params(), (in_features, features), param_dtype))
         self.b = nnx.Param(into(rngs.params(), (features,), param_dtype))
 
-    def __call__(self, z: Vectors, x: Vectors) -> Vectors:
+    def __call__(self, z: Vectors, x: Inputs) -> Vectors:
         """Evaluate ``f(z, x)``."""
         return self.monotone_map(x)(z)
 
-    def monotone_map(self, x: Vectors) -> MonotoneMap:
+    def monotone_map(self, x: Inputs) -> MonotoneMap:
         """``z ↦ f(z, x)`` with its parts, for [`deq_jax.nn.DEQ`][]."""
         return MonotoneMap(self.operator(), x @ self.U[...] + self.b[...][None])
 
@@ -78,7 +80,7 @@ class DenseMonotoneCell(nnx.Module):
         """An upper bound of ``‖U‖₂``."""
         return norm_bound(self.U[...])
 
-    def initial_state(self, x: Vectors) -> Vectors:
+    def initial_state(self, x: Inputs) -> Vectors:
         """Zeros, ``[batch, features]``."""
         return jnp.zeros((x.shape[0], *self.state_shape), x.dtype)
 
@@ -124,7 +126,7 @@ class ConvMonotoneCell(nnx.Module):
         self.A_gain, self.B_gain = (nnx.Param(jnp.ones((), param_dtype)) for _ in range(2))
         self.U = Conv(into, channels, kernel_size, param_dtype=param_dtype, rngs=rngs)
 
-    def __call__(self, z: Image, x: Image) -> Image:
+    def __call__(self, z: Bordered, x: Image) -> Bordered:
         """Evaluate ``f(z, x)``."""
         return self.monotone_map(x)(z)
 
@@ -146,7 +148,7 @@ class ConvMonotoneCell(nnx.Module):
         """An upper bound of ``‖U‖₂``."""
         return norm_bound(symbol(self.U.kernel[...], self.shape))
 
-    def initial_state(self, x: Image) -> Resized:
+    def initial_state(self, x: Image) -> Bordered:
         """Zeros, with a border."""
         return jnp.zeros((x.shape[0], *self.state_shape), x.dtype)
 

@@ -16,6 +16,9 @@ from deq_jax.operators.matrices import adjoint_of, product
 from deq_jax.operators.tiers import Link, Tiers
 from deq_jax.settings import check_positive
 
+Kernels = Sequence[Float[Array, "_ _ _ _"]]
+"""One a tier, of channels of its own."""
+
 
 def dense(A: Float[Array, "n n"], B: Float[Array, "n n"], m: float) -> Dense:
     """The matrix ``W`` itself."""
@@ -27,9 +30,7 @@ def circulant(A: Kernel, B: Kernel, m: float, shape: tuple[int, int]) -> Circula
     return Circulant(_combined([symbol(A, shape)], symbol(B, shape), m), m)
 
 
-def tiers(
-    A: Sequence[Kernel], S: Sequence[Kernel], B: Sequence[Kernel], m: float, shapes: Sequence[tuple[int, int]]
-) -> Tiers:
+def tiers(A: Kernels, S: Kernels, B: Kernels, m: float, shapes: Sequence[tuple[int, int]]) -> Tiers:
     """Images of several resolutions: ``A`` has convolutions ``Aᵢ`` on its diagonal and strided ones ``Sᵢ`` below it.
 
     Of ``B`` the part beside the diagonal is chosen such that it cancels that of ``AᵀA`` from coarse to fine, and
@@ -58,7 +59,7 @@ def check_monotone(m: float) -> None:
 
 
 def _combined(
-    A: Sequence[Inexact[Array, "*many k n"]], B: Inexact[Array, "*many n n"], m: float
+    A: Sequence[Inexact[Array, "*many _ n"]], B: Inexact[Array, "*many n n"], m: float
 ) -> Inexact[Array, "*many n n"]:
     """``W`` of matrices, one or many, ``A`` given as the parts that lie below one another."""
     squared = sum((product(adjoint_of(part), part) for part in A[1:]), product(adjoint_of(A[0]), A[0]))

@@ -17,7 +17,7 @@ from deq_jax.operators import MonotoneMap, Tiers
 from deq_jax.operators.circulant import symbol
 from deq_jax.operators.matrices import norm_bound
 
-Images = tuple[Image, ...]
+Images = tuple[Float[Array, "batch _ _ _"], ...]
 
 
 class TiersMonotoneCell(nnx.Module):
