@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Complex, Float
 
-from deq_jax.operators.circulant import Circulant, Image, Resized, Symbol, filtered
+from deq_jax.operators.circulant import Circulant, Image, Resized, filtered
 from deq_jax.operators.matrices import adjoint_of, norm_bound
 from deq_jax.settings import Scalar
 
@@ -33,8 +33,8 @@ class Link:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, section 4.2 and appendix D.
     """
 
-    strided: Symbol
-    square: Symbol
+    strided: Complex[Array, "_ _ _ _"]
+    square: Complex[Array, "_ _ _ _"]
     half: tuple[int, int]
     side: tuple[int, int]
     phases: int
