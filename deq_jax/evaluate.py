@@ -3,7 +3,8 @@
 Prints one JSON object: `loss`, `accuracy`, `forward_iterations` (evaluations of f an image, on average),
 `forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
 names), `count` (images), `step`, `dataset`, `split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's
-logits are averaged with its mirror image's, of which the solve is not counted. A value that is not finite is null, and
+logits are averaged with its mirror image's, of which the solve is not counted. Of a run with `--evaluation.epsilon`
+there is `certified_accuracy`, at that `epsilon`, too. A value that is not finite is null, and
 so is the accuracy of a class without an image. The confusion matrix is drawn into the run, as confusion.png, or
 confusion-train.png where the split is that of training.
 """
@@ -80,7 +81,13 @@ def evaluated(
     classes = task.data.classes
     assert classes is not None
     means, confusion = measured(
-        model, state.evaluated, task.data.splits[split], len(classes), settings.batch_size, flip=config.evaluation.flip
+        model,
+        state.evaluated,
+        task.data.splits[split],
+        len(classes),
+        settings.batch_size,
+        flip=config.evaluation.flip,
+        epsilon=config.evaluation.epsilon,
     )
     counts, hits = confusion.sum(1), confusion.diagonal()
     solver = filled_from(settings.evaluation, settings.solver)
@@ -97,6 +104,7 @@ def evaluated(
         "tol": solver.tol,
         "max_iter": solver.max_iter,
         "flip": config.evaluation.flip,
+        **({} if config.evaluation.epsilon is None else {"epsilon": config.evaluation.epsilon}),
     }
     return Evaluation(result, confusion, classes)
 
