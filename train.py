@@ -2,7 +2,7 @@
 
 import sys
 
-from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.tasks.presets import PRESETS, train
 from deq_jax.training.errors import reported_errors
 from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.process.terminal import lasting_output
@@ -10,7 +10,4 @@ from deq_jax.training.process.terminal import lasting_output
 if __name__ == "__main__":
     with lasting_output(), reported_errors():
         arguments, is_quiet = without_switch(sys.argv[1:], QUIET)
-        config = parse(arguments, PRESETS)
-        from deq_jax.tasks.images.train import train  # after parsing, so that help and mistakes are answered at once
-
-        sys.exit(train(config, is_quiet=is_quiet))
+        sys.exit(train(parse(arguments, PRESETS), is_quiet=is_quiet))

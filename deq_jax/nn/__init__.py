@@ -15,6 +15,7 @@ from deq_jax.nn.deq import DEQ
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
 from deq_jax.nn.pooling import average_pool, max_pool
+from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.stem import Stage, Stem
 from deq_jax.nn.weight_normalisation import NormalisedConv
 
@@ -29,8 +30,11 @@ __all__ = [
     "ImageClassifier",
     "InjectionCell",
     "Layers",
+    "MixingCell",
     "NormalisedConv",
     "PreActivationCell",
+    "RMSNorm",
+    "RecallCell",
     "ResNetCell",
     "Stage",
     "Stem",

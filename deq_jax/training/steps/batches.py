@@ -46,13 +46,16 @@ def epoch_order(seed: int, epoch: int, n: int) -> Int[np.ndarray, " n"]:
 def train_batch(examples: Examples, seed: int, step: int, batch_size: int) -> Examples:
     """The samples of training step `step` (0, 1, …), which is batch k of epoch e with step = e · (n // batch_size) + k.
 
-    Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles.
+    Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles. Of a
+    source without an end epoch e reads the samples from e · n on.
     """
     n = count(examples)
+    is_endless = any(getattr(leaf, "is_endless", False) for leaf in jax.tree.leaves(examples))
 
     def rows(step: int) -> Int[np.ndarray, " rows"]:
         epoch, k = divmod(step, n // batch_size)
-        return epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size]
+        order = epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size]
+        return order + epoch * n if is_endless else order
 
     _expect(examples, (rows(later) for later in range(step, step + 1 + _AHEAD)))
     return taken(examples, rows(step))
