@@ -13,6 +13,7 @@ from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, 
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
+from deq_jax.nn.inverse import CorrectedGradientCell
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
 from deq_jax.nn.pooling import average_pool, max_pool
 from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
@@ -23,6 +24,7 @@ __all__ = [
     "DEQ",
     "BatchNorm",
     "Conv",
+    "CorrectedGradientCell",
     "DEQClassifier",
     "FeedForwardCell",
     "GroupNorm",

@@ -22,7 +22,7 @@ from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.evaluation import evaluate
 from deq_jax.training.steps.step import make_eval_step
 
-MEASURED = ("deq_jax.tasks.puzzles.task",)
+MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")
 """The tasks that are measured so, as config.json names them."""
 
 

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from deq_jax.tasks.images.presets import PRESETS as IMAGES
+from deq_jax.tasks.inverse.presets import PRESETS as INVERSE
 from deq_jax.tasks.puzzles.presets import PRESETS as PUZZLES
 
-PRESETS: dict[str, Callable[[], Any]] = {**IMAGES, **PUZZLES}
+PRESETS: dict[str, Callable[[], Any]] = {**IMAGES, **PUZZLES, **INVERSE}
 
 
 def train(config: Any, *, is_quiet: bool = False) -> int:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 import deq_jax
 from deq_jax import nn
@@ -30,8 +30,9 @@ class Equilibrium(nnx.Module):
 
     Long before a cell has learned anything it has no equilibrium for an adjoint to be exact at. So a training step
     follows the states themselves: ``segments`` times it evaluates ``steps`` times and differentiates through that; the
-    state is carried on without its gradient, and with a little noise. Half of the samples start from random states.
-    What is learned is to come to the answer from wherever one is, and to stay there.
+    state is carried on without its gradient. Half of the samples start from random states, and noise is added to the
+    state before every evaluation. What is learned is to come to the answer from wherever one is, and to stay there; and
+    that what one place tells another has to be told clearly, or it would be lost on a way longer than those learned on.
 
     Source: the segments of Bai et al., "Equilibrium reasoners", 2026; the starts of Anil et al., "Path independent
     equilibrium models can better exploit test-time computation", 2022.
@@ -66,9 +67,7 @@ class Equilibrium(nnx.Module):
             return [solution.value], solution
         states: list[State] = []
         for _ in range(self.segments):
-            if states:
-                z = lax.stop_gradient(z) + self._normal(z, self.noise)
-            z = deq_jax.unrolled(self.cell, z, x, steps=self.steps)
+            z = self._segment(lax.stop_gradient(z), x)
             states.append(z)
         return states, _measured(self.cell, z, x, self.segments * self.steps)
 
@@ -80,6 +79,12 @@ class Equilibrium(nnx.Module):
     def cell(self) -> Cell:
         """The cell ``f(z, x)``."""
         return cast(Cell, self.deq.cell)
+
+    def _segment(self, z: State, x: Injection) -> State:
+        def evaluate(z: State, key: Key[Array, ""]) -> tuple[State, None]:
+            return self.cell(z + self.noise * jax.random.normal(key, z.shape, z.dtype), x), None
+
+        return lax.scan(evaluate, z, jax.random.split(self.rngs.noise(), self.steps))[0]
 
     def _normal(self, like: State, deviation: float) -> State:
         return deviation * jax.random.normal(self.rngs.noise(), like.shape, like.dtype)

@@ -51,7 +51,7 @@ class ModelConfig:
     steps: int = 16
     """Evaluations of a segment. Of the unrolled network and of that without recall: all that they are trained with."""
     noise: float = 0.5
-    """Standard deviation of what is added to a state that is carried on from a segment to the next."""
+    """Standard deviation of what is added to the state before every evaluation of a segment."""
     start: float = 1.0
     """Standard deviation of the random states that half of the samples start from, in training; the others from 0."""
     layers: int = 6

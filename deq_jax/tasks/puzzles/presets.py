@@ -14,7 +14,7 @@ def prefix_sums() -> Config:
     """
     return Config(
         out=Path("runs/prefix-sums"),
-        epochs=15,
+        epochs=10,
         batch_size=64,
         solver=_SOLVER,
         adjoint=_ADJOINT,
@@ -32,8 +32,8 @@ def maze() -> Config:
     """
     return Config(
         out=Path("runs/maze"),
-        epochs=12,
-        batch_size=32,
+        epochs=4,
+        batch_size=16,
         solver=_SOLVER,
         adjoint=_ADJOINT,
         optimizer=_optimizer(3e-3),

@@ -20,7 +20,8 @@ Tile = tuple[int, int]
 def mazes(side: int) -> Kind:
     """Mazes of ``side`` × ``side`` tiles. The answer is 1 on the way from start to end, both included.
 
-    A walk in depth carves them, which makes long winding ways; start and end are any two rooms.
+    A walk in depth carves them, which makes long winding ways. Start and end are any two rooms, and in half of the
+    mazes as far from each other as the start allows.
 
     Raises:
         UserError: there are no such mazes.
@@ -36,6 +37,8 @@ def mazes(side: int) -> Kind:
     def draw(rng: np.random.Generator) -> Problem:
         clues, parents = _carved(rng, (side + 1) // 2)
         start, end = (list(parents)[i] for i in rng.choice(len(parents), 2, replace=False))
+        if rng.integers(2):
+            end = _farthest(clues, start)
         clues[start], clues[end] = START, END
         return Problem(clues, _way(clues, _joined(_to_root(parents, start), _to_root(parents, end))))
 
@@ -111,16 +114,26 @@ def _around(clues: np.ndarray, tile: Tile, distance: int = 1) -> Iterator[Tile]:
             yield row, column
 
 
-def _shortest(clues: np.ndarray, start: Tile, end: Tile) -> list[Tile] | None:
-    """A shortest way; None where there is none."""
+def _before(clues: np.ndarray, start: Tile) -> dict[Tile, Tile | None]:
+    """Of every tile that can be come to the one before it on a shortest way, the farthest last."""
     before: dict[Tile, Tile | None] = {start: None}
     queue = deque([start])
-    while queue and end not in before:
+    while queue:
         tile = queue.popleft()
         for other in _around(clues, tile):
             if clues[other] != WALL and other not in before:
                 before[other] = tile
                 queue.append(other)
+    return before
+
+
+def _farthest(clues: np.ndarray, start: Tile) -> Tile:
+    return list(_before(clues, start))[-1]
+
+
+def _shortest(clues: np.ndarray, start: Tile, end: Tile) -> list[Tile] | None:
+    """A shortest way; None where there is none."""
+    before = _before(clues, start)
     if end not in before:
         return None
     way = [end]
