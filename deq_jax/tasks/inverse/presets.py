@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deq_jax.tasks.inverse.config import Config, ModelConfig
 from deq_jax.training.settings.solves import AdjointConfig, EvaluationSettings, SolverConfig
-from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
+from deq_jax.training.settings.update import OptimizerConfig
 
 
 def deblur() -> Config:
@@ -15,11 +15,10 @@ def deblur() -> Config:
     """
     return Config(
         out=Path("runs/deblur"),
-        epochs=8,
+        epochs=4,
         batch_size=16,
         solver=SolverConfig(tol=1e-4, max_iter=40),
         adjoint=AdjointConfig(tol=1e-2, max_iter=20),
-        penalty=PenaltyConfig(kind="contraction", weight=0.01, share=0.5),
         optimizer=OptimizerConfig(method="adamw", schedule="onecycle", learning_rate=3e-3, warmup=0.1, clip=1.0),
         evaluation=EvaluationSettings(radius_samples=0),
     )
@@ -35,7 +34,6 @@ def deblur_unrolled() -> Config:
         equilibrium,
         out=Path("runs/deblur-unrolled"),
         solver=dataclasses.replace(equilibrium.solver, max_iter=10),
-        penalty=PenaltyConfig(),
         model=ModelConfig(kind="unrolled", steps=10),
     )
 

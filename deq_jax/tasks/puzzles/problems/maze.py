@@ -66,7 +66,7 @@ def solve(clues: Grid) -> Grid:
     return _way(clues, way)
 
 
-def _carved(rng: np.random.Generator, rooms: int) -> tuple[Grid, dict[Tile, Tile | None]]:
+def _carved(rng: np.random.Generator, rooms: int) -> tuple[np.ndarray, dict[Tile, Tile | None]]:
     """Tiles without start and end, and of every room the one that it was entered from."""
     clues = np.zeros((2 * rooms - 1, 2 * rooms - 1), np.int8)
     first = tuple(2 * int(i) for i in rng.integers(rooms, size=2))
