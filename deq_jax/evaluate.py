@@ -128,6 +128,7 @@ class _Given(NamedTuple):
     max_iter: int | None
     checkpoint: str
     difficulty: int | None
+    problems: Path | None
 
 
 def _command(
@@ -138,6 +139,7 @@ def _command(
     max_iter: int | None = None,
     checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
     difficulty: int | None = None,
+    problems: Path | None = None,
 ) -> _Given:
     """Evaluates a run: prints one JSON object, and of a run on images draws confusion.png into it.
 
@@ -149,8 +151,9 @@ def _command(
         max_iter: Evaluations of f at most. None: the run's own.
         checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
         difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
+        problems: Puzzles of your own, a text file. None: generated ones.
     """
-    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty)
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems)
 
 
 def main(arguments: list[str]) -> None:
@@ -162,9 +165,9 @@ def main(arguments: list[str]) -> None:
         if opener_of(given.run) in MEASURED:
             print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
             return
-        if given.difficulty is not None:
-            raise UserError(f"--difficulty goes with runs on puzzles; {given.run} holds none.")
-        evaluation = evaluated(*given[:-1])
+        if given.difficulty is not None or given.problems is not None:
+            raise UserError(f"--difficulty and --problems go with runs on puzzles; {given.run} holds none.")
+        evaluation = evaluated(*given[:-2])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:
             draw(given.run, evaluation)

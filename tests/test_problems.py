@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from deq_jax.tasks.puzzles.problems import Problems, boards, maze, mazes, prefix_sums, sudoku
+from deq_jax.tasks.puzzles.problems import Problems, boards, maze, mazes, prefix_sums, read, sudoku
 from deq_jax.training.errors import UserError
 
 KINDS = {
@@ -138,3 +138,33 @@ def test_no_problem_is_for_training_and_for_testing():
     )
     assert not train & test
     assert len(train | test) > 220
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        (mazes(3), "S..\n##.\nE..\n\nS..\n...\nE..\n", "problem 2: the maze has several solutions"),
+        (mazes(3), "S..\n##.\nE.#\n", "problem 1: the maze has no solution"),
+        (mazes(3), "S.x\n##.\nE..\n", "problem 1 holds x; mazes are written with # . S E"),
+        (mazes(3), "S..\n##\nE..\n", "problem 1 has lines of different lengths"),
+        (boards(4, 6), "....\n....\n....\n....\n", "problem 1: the board has several solutions"),
+        (boards(4, 6), "12.\n...\n3..\n", "no Sudoku"),
+        (prefix_sums(6), "0101\n\n\n01\n", "problem 2 is 1 × 2, the first one 1 × 4; put them into two files"),
+        (prefix_sums(6), "\n", "holds no problem; expected strings"),
+    ],
+)
+def test_problems_of_ones_own_that_are_none_are_named(tmp_path, kind, text, said):
+    path = tmp_path / "mine.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        read(path, kind)
+
+
+def test_problems_of_ones_own_are_read_and_solved(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("S#.\n.#.\n..E\n \nS..\n##.\nE..\n\n")
+    clues, answer = read(path, mazes(9))
+    assert clues[0].tolist() == [[2, 0, 1], [1, 0, 1], [1, 1, 3]]
+    assert answer[1].tolist() == [[1, 1, 1], [0, 0, 1], [1, 1, 1]]
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path / "missing", mazes(9))

@@ -60,6 +60,17 @@ def test_it_is_evaluated_at_any_difficulty_and_with_any_number_of_evaluations(ru
         assert result["forward_iterations"] <= at_most
 
 
+def test_it_is_evaluated_on_problems_of_ones_own(run, tmp_path, capsys):
+    path = tmp_path / "mine.txt"
+    path.write_text("0110100101\n\n1111100000\n")
+    evaluate.main([str(run), "--problems", str(path)])
+    result = json.loads(capsys.readouterr().out)
+    assert (result["count"], result["data"]) == (2, "prefix-sums of mine.txt")
+    with pytest.raises(SystemExit):
+        evaluate.main([str(run), "--problems", str(path), "--difficulty", "10"])
+    assert "exclude each other" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -197,6 +208,12 @@ def test_mazes_and_boards_are_answered_place_by_place(tmp_path, puzzle, difficul
     assert outcome.metrics["exact"].shape == (4,)
     uniform = np.log(4 if puzzle == "sudoku" else 2)
     assert abs(outcome.loss - uniform).max() < uniform
+
+
+def test_boards_of_another_size_are_refused(tmp_path):
+    config = tiny(tmp_path, data=DataConfig("sudoku", 6, side=4, epoch=8, test=4))
+    with pytest.raises(training.UserError, match=r"trained on boards of 4×4 places, and cannot take .*\[1, 6, 6\]"):
+        built(config)(np.zeros((1, 6, 6), np.int8))
 
 
 def test_a_setting_that_no_network_can_have_is_refused(tmp_path):

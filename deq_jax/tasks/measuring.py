@@ -34,6 +34,7 @@ def measured_run(
     max_iter: int | None = None,
     checkpoint: str | int = "last",
     difficulty: int | None = None,
+    problems: Path | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint of a run achieves; arguments as those of `deq_jax.evaluate`.
 
@@ -46,9 +47,11 @@ def measured_run(
         )
     room = importlib.import_module(opener_of(run) or "")
     config = with_solve(read_config(run, room.Config), tol, max_iter)
+    if difficulty is not None and problems is not None:
+        raise UserError("--difficulty and --problems exclude each other: a file's problems are as hard as they are.")
     if difficulty is not None:
         config = room.of_difficulty(config, difficulty)
-    task = room.open_task(config, ["test"])
+    task = room.open_task(config, ["test"]) if problems is None else room.of_file(config, problems)
     model, state = restored(run, task, config, checkpoint)
     step = jax.jit(make_eval_step(model, evaluation_of(task)))
     means = evaluate(step, state, eval_batches(task.data.splits["test"], config.batch_size))

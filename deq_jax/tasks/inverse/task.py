@@ -54,6 +54,12 @@ def of_difficulty(config: Config, difficulty: int) -> Config:
     raise UserError(f"--difficulty {difficulty} goes with runs on puzzles; a blur is as it was in training.")
 
 
+def of_file(config: Config, path: Path) -> Task:
+    """Photographs of one's own are not read; raises UserError."""
+    del config
+    raise UserError(f"--problems {path} goes with runs on puzzles.")
+
+
 def restored(model: Deblurrer, pair: Pair, report: Any, is_training: bool = True) -> Outcome:
     """The mean squared error, a hundredfold, and the peak signal-to-noise ratio ``−10 log₁₀`` of it, in decibels."""
     solution = model(pair.measured, report=report, is_training=is_training)

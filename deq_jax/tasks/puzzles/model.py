@@ -15,22 +15,33 @@ from deq_jax.tasks.puzzles.bodies import Body, Equilibrium, Layers, State, Unrol
 from deq_jax.tasks.puzzles.config import Config
 from deq_jax.tasks.puzzles.problems import Grid, Kind
 from deq_jax.tasks.puzzles.problems.sudoku import FORMS
+from deq_jax.training.errors import UserError
 from deq_jax.training.settings.solves import filled_from
 
 Logits = Float[Array, "batch height width classes"]
 
 
 class PuzzleModel(nnx.Module):
-    """Encoder, body, head. All of them treat every place alike, so that problems of any size will do."""
+    """Encoder, body, head. All of them treat every place alike, so that strings and mazes of any size will do."""
 
-    def __init__(self, encoder: nn.Conv, body: Body, head: "Head", symbols: int):
+    def __init__(self, encoder: nn.Conv, body: Body, head: "Head", kind: Kind):
         self.encoder = encoder
         self.body = body
         self.head = head
-        self.symbols = symbols
+        self.symbols = kind.symbols
+        self.side = kind.side
 
     def inject(self, clues: Grid) -> Float[Array, "batch height width inner_channels"]:
-        """The injection."""
+        """The injection.
+
+        Raises:
+            UserError: the clues are of a size that the network cannot take.
+        """
+        if self.side is not None and clues.shape[1:] != (self.side, self.side):
+            raise UserError(
+                f"the network was trained on boards of {self.side}×{self.side} places, and cannot take clues of shape "
+                f"{list(clues.shape)}: it has not heard of their numbers."
+            )
         return self.encoder(jax.nn.one_hot(clues, self.symbols))
 
     def __call__(self, clues: Grid, z0: State | None = None) -> tuple[Logits, Solution]:
@@ -86,7 +97,7 @@ def build_model(config: Config, kind: Kind, solver: Solver, adjoint: Adjoint, rn
     else:
         evaluated = filled_from(config.evaluation, config.solver).max_iter
         body = Unrolled(cell(), recall=of.kind == "unrolled", depth=of.steps, depth_in_evaluation=evaluated)
-    return PuzzleModel(encoder, body, Head(of.channels, kind.classes, rngs=rngs), kind.symbols)
+    return PuzzleModel(encoder, body, Head(of.channels, kind.classes, rngs=rngs), kind)
 
 
 def _cell_and_kernel(config: Config, rngs: nnx.Rngs) -> tuple[Callable[[], Any], int | tuple[int, int]]:

@@ -14,7 +14,7 @@ def prefix_sums() -> Config:
     """
     return Config(
         out=Path("runs/prefix-sums"),
-        epochs=10,
+        epochs=5,
         batch_size=64,
         solver=_SOLVER,
         adjoint=_ADJOINT,
@@ -50,15 +50,15 @@ def sudoku() -> Config:
     """
     return Config(
         out=Path("runs/sudoku"),
-        epochs=12,
-        batch_size=64,
-        average_decay=0.999,
+        epochs=6,
+        batch_size=32,
+        average_decay=0.99,
         solver=_SOLVER,
         adjoint=_ADJOINT,
         optimizer=_optimizer(2e-3),
         evaluation=EvaluationSettings(radius_samples=0),
         data=DataConfig("sudoku", difficulty=12, side=6),
-        model=ModelConfig(channels=64, inner_channels=128, segments=3, steps=8),
+        model=ModelConfig(channels=48, inner_channels=96, segments=2, steps=8, noise=0.2),
     )
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from deq_jax.adjoint import Adjoint, Solver
 from deq_jax.tasks.puzzles.config import Config, DataConfig
 from deq_jax.tasks.puzzles.model import Logits, PuzzleModel, answered, build_model
-from deq_jax.tasks.puzzles.problems import Grid, Kind, Problem, Problems, boards, mazes, prefix_sums
+from deq_jax.tasks.puzzles.problems import Grid, Kind, Problem, Problems, boards, mazes, prefix_sums, read
 from deq_jax.training.disk.folder import read_config
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.task import Data, Outcome, Task
@@ -58,6 +58,12 @@ def reopened(run: Path) -> tuple[Task, Settings, Config]:
 def of_difficulty(config: Config, difficulty: int) -> Config:
     """The same settings for problems of another difficulty."""
     return dataclasses.replace(config, data=dataclasses.replace(config.data, difficulty=difficulty))
+
+
+def of_file(config: Config, path: Path) -> Task:
+    """The task with the problems of a text file to test on; raises UserError where they are none."""
+    kind = kind_of(config.data)
+    return puzzle_task(config, {"test": read(path, kind)}, kind._replace(difficulty=path.name))
 
 
 def kind_of(data: DataConfig, split: str = "train") -> Kind:

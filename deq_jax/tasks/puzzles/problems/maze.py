@@ -42,7 +42,7 @@ def mazes(side: int) -> Kind:
         clues[start], clues[end] = START, END
         return Problem(clues, _way(clues, _joined(_to_root(parents, start), _to_root(parents, end))))
 
-    return Kind("mazes", f"{side} tiles a side", symbols=4, classes=2, draw=draw, solve=solve)
+    return Kind("mazes", f"{side} tiles a side", characters="#.SE", classes=2, side=None, draw=draw, solve=solve)
 
 
 def solve(clues: Grid) -> Grid:

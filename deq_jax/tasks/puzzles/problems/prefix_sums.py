@@ -23,7 +23,7 @@ def prefix_sums(bits: int) -> Kind:
         clues = rng.integers(0, 2, (1, bits), np.int8)
         return Problem(clues, solve(clues))
 
-    return Kind("strings", f"{bits} bits", symbols=2, classes=2, draw=draw, solve=solve)
+    return Kind("strings", f"{bits} bits", characters="01", classes=2, side=None, draw=draw, solve=solve)
 
 
 def solve(clues: Grid) -> Grid:

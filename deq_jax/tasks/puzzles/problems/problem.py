@@ -25,11 +25,18 @@ class Kind(NamedTuple):
     """What they are called, in the plural."""
     difficulty: str
     """Their difficulty in words."""
-    symbols: int
-    """Symbols that clues are made of: 0 … symbols − 1."""
+    characters: str
+    """How the symbols that clues are made of are written, one after the other."""
     classes: int
     """Classes that answers are made of: 0 … classes − 1."""
+    side: int | None
+    """Places a side that a network for them takes alone; None where any number will do."""
     draw: Callable[[np.random.Generator], Problem]
     """A random problem, which has one answer alone."""
     solve: Callable[[Any], Grid]
     """The answer to clues by a program that has learned nothing. Raises UserError where there is none, or several."""
+
+    @property
+    def symbols(self) -> int:
+        """How many symbols clues are made of: 0 … symbols − 1."""
+        return len(self.characters)

@@ -60,7 +60,7 @@ def boards(side: int, givens: int, bases_seed: int = 0) -> Kind:
         base = _base(side, givens, bases_seed, int(rng.integers(BASES)))
         return _exchanged(rng, base, form.box)
 
-    return Kind(f"{side}×{side} boards", f"{givens} givens", side + 1, side, draw, solve)
+    return Kind(f"{side}×{side} boards", f"{givens} givens", ".123456789"[: side + 1], side, side, draw, solve)
 
 
 def solve(clues: Grid) -> Grid:
