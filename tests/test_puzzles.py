@@ -11,6 +11,7 @@ from deq_jax import evaluate, training
 from deq_jax.tasks.presets import PRESETS
 from deq_jax.tasks.presets import train as train_any
 from deq_jax.tasks.puzzles.config import DataConfig, ModelConfig
+from deq_jax.tasks.puzzles.frames import frames, picture, strip
 from deq_jax.tasks.puzzles.model import build_model
 from deq_jax.tasks.puzzles.task import evaluated, kind_of, learned, open_task
 from deq_jax.tasks.puzzles.train import train
@@ -232,3 +233,19 @@ def test_a_preset_is_small(name):
     config = PRESETS[name]()
     params = nnx.state(nnx.eval_shape(lambda: built(config)), nnx.Param)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) < 60_000
+
+
+def test_frames_show_the_answers_on_the_way_to_the_equilibrium(tmp_path):
+    config = tiny(tmp_path, data=DataConfig("maze", 5, epoch=8, test=2))
+    model, clues = built(config), problems(config).clues[0]
+    shares = frames(model, clues, [1, 3])
+    x = model.inject(clues[None])
+    z = model.body.cell(model.body.cell.initial_state(x), x)
+    np.testing.assert_allclose(shares[0], jax.nn.softmax(model.head(z))[0, ..., 1], rtol=1e-4)
+    assert abs(shares[1] - shares[0]).max() > 1e-4
+    assert len(strip(clues, shares, [1, 3]).axes) == 2
+    image = picture(clues, shares[0])
+    assert image.shape == (7, 7, 3)
+    assert (image[0] == image[0, 0]).all()  # the outer wall
+    with pytest.raises(TypeError, match="frames are of an equilibrium"):
+        frames(built(dataclasses.replace(config, model=ModelConfig("layers", layers=1))), clues, [1])
