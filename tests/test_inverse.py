@@ -47,8 +47,10 @@ def test_a_blur_is_its_own_transpose_and_keeps_what_is_even():
     inner = blurred(np.ones((1, 32, 32), np.float32), matrix)[0, 8:-8, 8:-8]
     np.testing.assert_allclose(inner, 1, atol=1e-4)
     z, y = np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32)
-    np.testing.assert_allclose((blurred(z, matrix) * y).sum(), (z * blurred(y, matrix)).sum(), rtol=1e-3)
-    np.testing.assert_allclose(apply_blur(jnp.asarray(matrix), z[..., None])[..., 0], blurred(z, matrix), atol=1e-5)
+    np.testing.assert_allclose((blurred(z, matrix) * y).sum(), (z * blurred(y, matrix)).sum(), atol=1e-3)
+    np.testing.assert_allclose(
+        apply_blur(jnp.asarray(matrix), jnp.asarray(z)[..., None])[..., 0], blurred(z, matrix), atol=1e-5
+    )
 
 
 def test_a_point_becomes_a_bell_of_the_deviation_that_was_asked_for():
@@ -140,6 +142,6 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
     with pytest.raises(ValueError, match="side must be from 8 to 160"):
         DataConfig(side=500)
     with pytest.raises(ValueError, match="noise must not be negative"):
-        DataConfig(noise=-1)
+        DataConfig(noise=-1.0)
     with pytest.raises(ValueError, match=r"penalty\.weight needs an equilibrium"):
         dataclasses.replace(tiny(tmp_path), model=ModelConfig("unrolled"), penalty=PenaltyConfig(weight=1.0))

@@ -50,7 +50,7 @@ def sudoku() -> Config:
     """
     return Config(
         out=Path("runs/sudoku"),
-        epochs=6,
+        epochs=3,
         batch_size=32,
         average_decay=0.99,
         solver=_SOLVER,
