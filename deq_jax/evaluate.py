@@ -1,6 +1,8 @@
 """Evaluates a run: python -m deq_jax.evaluate RUN [--checkpoint best] [--split test] [--tol 1e-4] [--data-dir DIR].
 
-Prints one JSON object: `loss`, `accuracy`, `forward_iterations` (evaluations of f an image, on average),
+Prints one JSON object. Of a run on puzzles or on inverse problems it has the task's metrics, and `--difficulty` and
+`--max-iter` may be other than they ever were in training: see `deq_jax.tasks.measuring`. Of one on images: `loss`,
+`accuracy`, `forward_iterations` (evaluations of f an image, on average),
 `forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
 names), `count` (images), `step`, `dataset`, `split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's
 logits are averaged with its mirror image's, of which the solve is not counted. Of a run with `--evaluation.epsilon`
@@ -25,8 +27,9 @@ from deq_jax import plots
 from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.task import OPENER, open_task
 from deq_jax.tasks.images.use.confusion import measured
+from deq_jax.tasks.measuring import MEASURED, measured_run, with_solve
 from deq_jax.training.disk.files import writing_to
-from deq_jax.training.disk.folder import read_config, require_task
+from deq_jax.training.disk.folder import opener_of, read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
@@ -73,7 +76,7 @@ def evaluated(
 ) -> Evaluation:
     """The same, class by class; takes and raises what `evaluate_run` does."""
     require_task(run, OPENER, "training.load reads it in Python")
-    config = _with_solve(read_config(run, Config), tol, max_iter)
+    config = with_solve(read_config(run, Config), tol, max_iter)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     task, settings = open_task(config, [split]), settings_of(config)
@@ -125,15 +128,6 @@ def draw(run: Path, evaluation: Evaluation) -> None:
         temporary.replace(run / name)
 
 
-def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Config:
-    """The configuration to evaluate by: the run's, but for what is given here."""
-    given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
-    try:
-        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-')}") from error
-
-
 class _Given(NamedTuple):
     run: Path
     data_dir: Path | None
@@ -141,6 +135,8 @@ class _Given(NamedTuple):
     tol: float | None
     max_iter: int | None
     checkpoint: str
+    difficulty: int | None
+    problems: Path | None
 
 
 def _command(
@@ -150,8 +146,10 @@ def _command(
     tol: float | None = None,
     max_iter: int | None = None,
     checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
+    difficulty: int | None = None,
+    problems: Path | None = None,
 ) -> _Given:
-    """Evaluates a run: prints one JSON object, and draws confusion.png into the run.
+    """Evaluates a run: prints one JSON object, and of a run on images draws confusion.png into it.
 
     Args:
         run: Folder of the run, the --out of its training.
@@ -160,8 +158,10 @@ def _command(
         tol: Relative residual at which a solve is done. None: the run's own.
         max_iter: Evaluations of f at most. None: the run's own.
         checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
+        difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
+        problems: Puzzles of your own, a text file. None: generated ones.
     """
-    return _Given(run, data_dir, split, tol, max_iter, checkpoint)
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems)
 
 
 def main(arguments: list[str]) -> None:
@@ -170,7 +170,12 @@ def main(arguments: list[str]) -> None:
         given = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
         require_backend()
         use_persistent_cache()
-        evaluation = evaluated(*given)
+        if opener_of(given.run) in MEASURED:
+            print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
+            return
+        if given.difficulty is not None or given.problems is not None:
+            raise UserError(f"--difficulty and --problems go with runs on puzzles; {given.run} holds none.")
+        evaluation = evaluated(*given[:-2])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:
             draw(given.run, evaluation)

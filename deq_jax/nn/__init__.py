@@ -13,6 +13,7 @@ from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, 
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers, TiedLayers
+from deq_jax.nn.inverse import CorrectedGradientCell
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
 from deq_jax.nn.monotone import (
     ConvMonotoneCell,
@@ -24,6 +25,7 @@ from deq_jax.nn.monotone import (
     lipschitz_bound,
 )
 from deq_jax.nn.pooling import average_pool, max_pool
+from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.stem import Stage, Stem
 from deq_jax.nn.weight_normalisation import NormalisedConv
 
@@ -32,6 +34,7 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "ConvMonotoneCell",
+    "CorrectedGradientCell",
     "DEQClassifier",
     "DenseMonotoneCell",
     "FeedForwardCell",
@@ -41,8 +44,11 @@ __all__ = [
     "InjectionCell",
     "Layers",
     "LinearHead",
+    "MixingCell",
     "NormalisedConv",
     "PreActivationCell",
+    "RMSNorm",
+    "RecallCell",
     "ResNetCell",
     "Stage",
     "Standardised",
