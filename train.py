@@ -5,7 +5,7 @@ As one of several processes: ... --coordinator HOST:PORT --processes N --process
 
 import sys
 
-from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.tasks.presets import PRESETS, train
 from deq_jax.training.devices.places import without_flags
 from deq_jax.training.errors import reported_errors
 from deq_jax.training.process.cli import QUIET, parse, without_switch
@@ -15,7 +15,4 @@ if __name__ == "__main__":
     with lasting_output(), reported_errors():
         arguments, is_quiet = without_switch(sys.argv[1:], QUIET)
         arguments, flags = without_flags(arguments)
-        config = parse(arguments, PRESETS)
-        from deq_jax.tasks.images.train import train  # after parsing, so that help and mistakes are answered at once
-
-        sys.exit(train(config, is_quiet=is_quiet, flags=flags))
+        sys.exit(train(parse(arguments, PRESETS), is_quiet=is_quiet, flags=flags))

@@ -8,9 +8,18 @@ from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
+from deq_jax.monotone_fixed_point import monotone_fixed_point
 from deq_jax.per_sample import per_sample
 from deq_jax.solution import Solution, Status
-from deq_jax.solvers import Rule, anderson, broyden, forward_iteration, solve
+from deq_jax.solvers import (
+    Rule,
+    anderson,
+    broyden,
+    forward_backward,
+    forward_iteration,
+    peaceman_rachford,
+    solve,
+)
 from deq_jax.stability import contraction_penalty, jacobian_penalty, spectral_radius
 from deq_jax.truncated import jacobian_free, phantom
 
@@ -29,12 +38,15 @@ __all__ = [
     "direct",
     "fixed_point",
     "fixed_point_jvp",
+    "forward_backward",
     "forward_iteration",
     "implicit",
     "jacobian_free",
     "jacobian_penalty",
     "krylov",
+    "monotone_fixed_point",
     "or_nan",
+    "peaceman_rachford",
     "per_sample",
     "phantom",
     "solve",

@@ -1,9 +1,12 @@
 """Evaluates a run: python -m deq_jax.evaluate RUN [--checkpoint best] [--split test] [--tol 1e-4] [--data-dir DIR].
 
-Prints one JSON object: `loss`, `accuracy`, `forward_iterations` (evaluations of f an image, on average),
+Prints one JSON object. Of a run on puzzles or on inverse problems it has the task's metrics, and `--difficulty` and
+`--max-iter` may be other than they ever were in training: see `deq_jax.tasks.measuring`. Of one on images: `loss`,
+`accuracy`, `forward_iterations` (evaluations of f an image, on average),
 `forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
 names), `count` (images), `step`, `dataset`, `split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's
-logits are averaged with its mirror image's, of which the solve is not counted. A value that is not finite is null, and
+logits are averaged with its mirror image's, of which the solve is not counted. Of a run with `--evaluation.epsilon`
+there is `certified_accuracy`, at that `epsilon`, too. A value that is not finite is null, and
 so is the accuracy of a class without an image. The confusion matrix is drawn into the run, as confusion.png, or
 confusion-train.png where the split is that of training.
 """
@@ -24,8 +27,9 @@ from deq_jax import plots
 from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.task import OPENER, open_task
 from deq_jax.tasks.images.use.confusion import measured
+from deq_jax.tasks.measuring import MEASURED, measured_run, with_solve
 from deq_jax.training.disk.files import writing_to
-from deq_jax.training.disk.folder import read_config, require_task
+from deq_jax.training.disk.folder import opener_of, read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
@@ -72,7 +76,7 @@ def evaluated(
 ) -> Evaluation:
     """The same, class by class; takes and raises what `evaluate_run` does."""
     require_task(run, OPENER, "training.load reads it in Python")
-    config = _with_solve(read_config(run, Config), tol, max_iter)
+    config = with_solve(read_config(run, Config), tol, max_iter)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     task, settings = open_task(config, [split]), settings_of(config)
@@ -80,7 +84,13 @@ def evaluated(
     classes = task.data.classes
     assert classes is not None
     means, confusion = measured(
-        model, state.evaluated, task.data.splits[split], len(classes), settings.batch_size, flip=config.evaluation.flip
+        model,
+        state.evaluated,
+        task.data.splits[split],
+        len(classes),
+        settings.batch_size,
+        flip=config.evaluation.flip,
+        epsilon=config.evaluation.epsilon,
     )
     counts, hits = confusion.sum(1), confusion.diagonal()
     solver = filled_from(settings.evaluation, settings.solver)
@@ -97,6 +107,7 @@ def evaluated(
         "tol": solver.tol,
         "max_iter": solver.max_iter,
         "flip": config.evaluation.flip,
+        **({} if config.evaluation.epsilon is None else {"epsilon": config.evaluation.epsilon}),
     }
     return Evaluation(result, confusion, classes)
 
@@ -117,15 +128,6 @@ def draw(run: Path, evaluation: Evaluation) -> None:
         temporary.replace(run / name)
 
 
-def _with_solve(config: Config, tol: float | None, max_iter: int | None) -> Config:
-    """The configuration to evaluate by: the run's, but for what is given here."""
-    given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
-    try:
-        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
-    except ValueError as error:
-        raise UserError(f"--{str(error).replace('_', '-')}") from error
-
-
 class _Given(NamedTuple):
     run: Path
     data_dir: Path | None
@@ -133,6 +135,8 @@ class _Given(NamedTuple):
     tol: float | None
     max_iter: int | None
     checkpoint: str
+    difficulty: int | None
+    problems: Path | None
 
 
 def _command(
@@ -142,8 +146,10 @@ def _command(
     tol: float | None = None,
     max_iter: int | None = None,
     checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
+    difficulty: int | None = None,
+    problems: Path | None = None,
 ) -> _Given:
-    """Evaluates a run: prints one JSON object, and draws confusion.png into the run.
+    """Evaluates a run: prints one JSON object, and of a run on images draws confusion.png into it.
 
     Args:
         run: Folder of the run, the --out of its training.
@@ -152,8 +158,10 @@ def _command(
         tol: Relative residual at which a solve is done. None: the run's own.
         max_iter: Evaluations of f at most. None: the run's own.
         checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
+        difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
+        problems: Puzzles of your own, a text file. None: generated ones.
     """
-    return _Given(run, data_dir, split, tol, max_iter, checkpoint)
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems)
 
 
 def main(arguments: list[str]) -> None:
@@ -162,7 +170,12 @@ def main(arguments: list[str]) -> None:
         given = parse_function(_command, arguments, prog="python -m deq_jax.evaluate")
         require_backend()
         use_persistent_cache()
-        evaluation = evaluated(*given)
+        if opener_of(given.run) in MEASURED:
+            print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
+            return
+        if given.difficulty is not None or given.problems is not None:
+            raise UserError(f"--difficulty and --problems go with runs on puzzles; {given.run} holds none.")
+        evaluation = evaluated(*given[:-2])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:
             draw(given.run, evaluation)

@@ -88,3 +88,22 @@ def test_a_source_that_reads_ahead_is_told_of_the_rows_to_come():
     batches = [batch.examples.tolist() for batch in eval_batches(source, 4)]
     assert batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 8, 8]]
     assert source.expected[:3] == batches
+
+
+class Endless:
+    """A source that gives what it is asked for."""
+
+    is_endless = True
+
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, rows):
+        return rows
+
+
+def test_a_source_without_an_end_gives_every_sample_once():
+    read = [train_batch(Endless(), 0, step, 3) for step in range(6)]  # two batches an epoch
+    assert [sorted(np.concatenate(read[i : i + 2]) // 7) for i in (0, 2, 4)] == [[0] * 6, [1] * 6, [2] * 6]
+    assert len(set(np.concatenate(read))) == 18
+    assert [rows.tolist() for rows in read] == [train_batch(Endless(), 0, step, 3).tolist() for step in range(6)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from deq_jax.tasks.images.groups import AugmentationConfig
-from deq_jax.tasks.images.presets import PRESETS
+from deq_jax.tasks.presets import PRESETS
 from deq_jax.training.errors import UserError
 from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.settings.solves import AdjointConfig

@@ -12,7 +12,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from deq_jax.tasks.images.presets import PRESETS, digits
+from deq_jax.tasks.images.presets import digits
+from deq_jax.tasks.presets import PRESETS
 from deq_jax.training.devices.places import place_of, without_flags
 from deq_jax.training.disk import metrics
 from deq_jax.training.process import cli

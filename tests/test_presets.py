@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,8 +9,8 @@ from deq_jax.tasks.images.build import build_model
 from deq_jax.tasks.images.presets import PRESETS
 
 
-def parameters(name):
-    config = PRESETS[name]()
+def parameters(preset):
+    config = PRESETS[preset]() if isinstance(preset, str) else preset
     shape = {"digits": (8, 8, 1), "images": (64, 64, 3)}.get(config.dataset, (32, 32, 3))
     model = nnx.eval_shape(lambda: build_model(config, shape, 10))
     return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
@@ -21,6 +23,13 @@ def test_a_preset_stays_within_its_parameters(name):
 
 def test_the_tutorial_is_the_chapters_size():
     assert parameters("cifar10-tutorial") == 64_842
+
+
+def test_monotone_models_are_their_authors_size():
+    assert parameters("monotone-cifar10") == 172_218
+    preset = PRESETS["monotone-cifar10"]()
+    tiers = dataclasses.replace(preset.model, cell="tiers-monotone", tiers=(16, 32, 60), pool=None)
+    assert parameters(dataclasses.replace(preset, model=tiers)) == 170_194
 
 
 def test_the_explicit_counterpart_has_as_many_parameters_and_a_few_more():

@@ -68,7 +68,8 @@ def test_two_processes_train_what_one_does_and_go_on_where_one_was_killed(tmp_pa
     both[1].send_signal(signal.SIGKILL)
     (status, _), (said, _) = ended(both)
     assert status
-    assert "another process of this run has ended" in said
+    # JAX's own runtime may be the first to notice, and end the process with its words.
+    assert "another process of this run has ended" in said or "another task died" in said
     statuses, said = ended(start_both(tmp_path / "killed", "--epochs", 6))
     assert statuses == [0, 0], said
     assert without_times(lines(tmp_path / "killed")) == two

@@ -12,9 +12,20 @@ from deq_jax.nn import linen
 from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
-from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
+from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers, TiedLayers
+from deq_jax.nn.inverse import CorrectedGradientCell
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
+from deq_jax.nn.monotone import (
+    ConvMonotoneCell,
+    DenseMonotoneCell,
+    LinearHead,
+    Standardised,
+    TiersMonotoneCell,
+    certified_radius,
+    lipschitz_bound,
+)
 from deq_jax.nn.pooling import average_pool, max_pool
+from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.stem import Stage, Stem
 from deq_jax.nn.weight_normalisation import NormalisedConv
 
@@ -22,19 +33,31 @@ __all__ = [
     "DEQ",
     "BatchNorm",
     "Conv",
+    "ConvMonotoneCell",
+    "CorrectedGradientCell",
     "DEQClassifier",
+    "DenseMonotoneCell",
     "FeedForwardCell",
     "GroupNorm",
     "Head",
     "ImageClassifier",
     "InjectionCell",
     "Layers",
+    "LinearHead",
+    "MixingCell",
     "NormalisedConv",
     "PreActivationCell",
+    "RMSNorm",
+    "RecallCell",
     "ResNetCell",
     "Stage",
+    "Standardised",
     "Stem",
+    "TiedLayers",
+    "TiersMonotoneCell",
     "average_pool",
+    "certified_radius",
     "linen",
+    "lipschitz_bound",
     "max_pool",
 ]

@@ -14,7 +14,7 @@ from deq_jax.spread import AXIS, devices_of, on_each_device
 from deq_jax.varying import varying_like
 
 Image = Float[Array, "batch height width channels"]
-Kernel = Float[Array, "side side channels out_channels"]
+Kernel = Float[Array, "rows columns channels out_channels"]
 Convolved = Float[Array, "batch height width out_channels"]
 
 PATCH_BYTES = 2**23
@@ -63,7 +63,7 @@ def _kernel_gradient(x: Image, y: Convolved, like: Kernel) -> Kernel:
     return lax.platform_dependent(x, y, like, cpu=_by_neighbourhoods, default=_by_transposition)
 
 
-def flipped(kernel: Kernel) -> Float[Array, "side side out_channels channels"]:
+def flipped(kernel: Kernel) -> Float[Array, "rows columns out_channels channels"]:
     """The kernel by which the transposed convolution convolves."""
     # The barrier keeps the compiler from moving the flip to where the kernel is used.
     return lax.optimization_barrier(jnp.flip(kernel, (0, 1)).swapaxes(2, 3))

@@ -11,6 +11,7 @@ from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
 from deq_jax.implicit_function import check_adjoint, check_solver
+from deq_jax.monotone_fixed_point import monotone_fixed_point
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.per_sample import where_it_fits
 from deq_jax.settings import whole_number
@@ -30,7 +31,8 @@ class DEQ(nnx.Module):
             ``nnx.Intermediate`` comes from one more evaluation, at the equilibrium, and carries gradients. Where ``z``
             has not the form of ``x``, the cell says where to start by a method ``initial_state(x)``. A ``prepared()``
             may return the module to solve with: what depends on parameters alone is then computed once, outside the
-            solve.
+            solve. A cell with a method ``monotone_map(x)`` is solved by [`deq_jax.monotone_fixed_point`][], and so by
+            solvers that know the map's parts, too.
         solver: any callable ``(f, z0) -> Solution``, usually ``functools.partial(deq_jax.anderson, tol=1e-3)``.
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
         per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
@@ -88,6 +90,10 @@ class DEQ(nnx.Module):
         """
         if z0 is None:
             z0 = initial_state(self.cell, x)
+        if hasattr(self.cell, "monotone_map"):
+            return monotone_fixed_point(
+                self.cell.monotone_map(x), z0, solver=self.solver, adjoint=self.adjoint, report=report
+            )
         graph, state = nnx.split(prepared(self.cell))
         state = nnx.with_vars(state, ref=False)  # values, which f may depend on
 
@@ -113,6 +119,14 @@ class DEQ(nnx.Module):
 def prepared(cell: Any) -> Any:
     """The module to evaluate a cell by, many times over: ``cell.prepared()`` where there is one, or the cell."""
     return cell.prepared() if hasattr(cell, "prepared") else cell
+
+
+def at_injection(cell: Any, x: PyTree) -> Callable[[PyTree], PyTree]:
+    """``z ↦ cell(z, x)``, to be evaluated many times over: with its parts, where the cell tells them."""
+    if hasattr(cell, "monotone_map"):
+        return cell.monotone_map(x)
+    ready = prepared(cell)
+    return lambda z: ready(z, x)
 
 
 _CARRIED = nnx.Not(nnx.Any(nnx.Param, nnx.Intermediate))

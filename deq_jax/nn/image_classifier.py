@@ -1,48 +1,91 @@
 """Image classifiers in three parts: a stem, an equilibrium or the ordinary layers in its place, and a head."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from deq_jax.adjoint import AdjointReport
-from deq_jax.nn.cells import PreActivationCell, ResNetCell
+from deq_jax.fixed_point import unrolled
 from deq_jax.nn.convolution import Image
-from deq_jax.nn.deq import DEQ
-from deq_jax.nn.layers import BatchNorm, Resized, uniform_by_fan_in
+from deq_jax.nn.deq import DEQ, at_injection
+from deq_jax.nn.initial_state import initial_state
+from deq_jax.nn.layers import BatchNorm, uniform_by_fan_in
 from deq_jax.nn.pooling import average_pool, check_divides
-from deq_jax.nn.stem import Stem
+from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
 
 
 class Layers(nnx.Module):
     """Cells of weights of their own, each evaluated once as an ordinary layer: ``z_{k+1} = f_k.as_layer(z_k)``, z₀ = x.
 
-    The explicit network that a DEQ is to be measured against.
+    The explicit network that a DEQ is to be measured against. A cell without ``as_layer`` has an injection of its own,
+    ``z_{k+1} = f_k(z_k, x)``, from where its solve would start.
 
     Args:
-        cells: first to last; states and injection are images ``[batch, height, width, channels]``.
+        cells: first to last, of one kind; states and injection are images ``[batch, height, width, channels]``.
 
-    Source: He et al., "Identity mappings in deep residual networks", 2016, of which these are blocks.
+    Source: He et al., "Identity mappings in deep residual networks", 2016, of which these are blocks; the chapter,
+    "Deep networks and fixed point equations", for those with an injection.
     """
 
-    def __init__(self, cells: Sequence[ResNetCell | PreActivationCell]):
+    def __init__(self, cells: Sequence[Any]):
         self.cells = nnx.List(cells)
 
-    def __call__(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+    def __call__(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
         """The last layer's output in the form of a solution: as many evaluations as layers, no residual (infinite)."""
         del report
-        z = x
+        takes_injection = not hasattr(self.cells[0], "as_layer")
+        z = initial_state(self.cells[0], x) if takes_injection else x
         for cell in self.cells:
-            z = cell.as_layer(z)
-        batch = x.shape[0]
-        return Solution(
-            z,
-            jnp.full((batch,), jnp.inf, jnp.float32),
-            jnp.full((batch,), len(self.cells), jnp.int32),
-            jnp.full((batch,), Status.CONVERGED, jnp.int8),
-        )
+            z = cell(z, x) if takes_injection else cell.as_layer(z)
+        return _computed(z, len(self.cells))
+
+
+class TiedLayers(nnx.Module):
+    """One cell, evaluated a stated number of times: ``z_{k+1} = f(z_k, x)``, from where its solve would start.
+
+    The weight-tied network with input injection, whose depth an equilibrium takes to infinity; trained by plain
+    backpropagation, in memory that grows with its depth.
+
+    Args:
+        cell: as of [`deq_jax.nn.DEQ`][]; injection and state are arrays ``[batch, ...]``.
+        depth: how often it is evaluated.
+
+    Raises:
+        ValueError: ``depth`` is not positive.
+
+    Source: the chapter, "Deep networks and fixed point equations"; Bai et al., "Trellis networks for sequence
+    modeling", 2019.
+    """
+
+    def __init__(self, cell: Any, depth: int):
+        self.cell = cell
+        self.depth = whole_number("depth", depth)
+
+    def __call__(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
+        """The last state in the form of a solution: as many evaluations as its depth, no residual (infinite)."""
+        del report
+        z = unrolled(at_injection(self.cell, x), initial_state(self.cell, x), steps=self.depth)
+        return _computed(z, self.depth)
+
+
+Body = DEQ | Layers | TiedLayers
+"""What can stand between a stem and a head."""
+
+
+def _computed(z: PyTree, evaluations: int) -> Solution:
+    """What ordinary layers have made, in the form of a solution."""
+    batch = jax.tree.leaves(z)[0].shape[0]
+    return Solution(
+        z,
+        jnp.full((batch,), jnp.inf, jnp.float32),
+        jnp.full((batch,), evaluations, jnp.int32),
+        jnp.full((batch,), Status.CONVERGED, jnp.int8),
+    )
 
 
 class Head(nnx.Module):
@@ -94,14 +137,14 @@ class ImageClassifier(nnx.Module):
     the explicit network of the same family.
 
     Args:
-        stem: makes the injection from images.
+        stem: makes the injection from images, such as a [`deq_jax.nn.Stem`][].
         body: the equilibrium layer, or ordinary layers.
-        head: makes logits from the body's output.
+        head: makes logits from the body's output, such as a [`deq_jax.nn.Head`][].
 
     Source: the chapter, "Training your DEQ".
     """
 
-    def __init__(self, stem: Stem, body: DEQ | Layers, head: Head):
+    def __init__(self, stem: Any, body: Body, head: Any):
         self.stem = stem
         self.body = body
         self.head = head
@@ -117,18 +160,18 @@ class ImageClassifier(nnx.Module):
         return self.classify(solution.value), solution
 
     @property
-    def cell(self) -> nnx.Module | None:
+    def cell(self) -> Any:
         """The cell ``f(z, x)`` of the equilibrium; None where there are only ordinary layers."""
         return self.body.cell if isinstance(self.body, DEQ) else None
 
-    def inject(self, images: Image) -> Resized:
+    def inject(self, images: Image) -> Array:
         """The injection ``x``."""
         return self.stem(images)
 
-    def solve(self, x: Image, *, report: AdjointReport | None = None) -> Solution:
+    def solve(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
         """The equilibrium for an injection."""
         return self.body(x, report=report)
 
-    def classify(self, z: Image) -> Float[Array, "batch num_classes"]:
+    def classify(self, z: PyTree) -> Float[Array, "batch num_classes"]:
         """Logits of an equilibrium."""
         return self.head(z)

@@ -57,7 +57,7 @@ class Conv(nnx.Module):
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel_size: side of the square kernel, odd.
+        kernel_size: side of the square kernel, or its rows and columns; odd.
         stride: keeps every ``stride``-th row and column; other than 1 it does not belong into a solver's loop.
         use_bias: whether to add a bias per channel.
         kernel_init: draws the kernel; the default and the bias are PyTorch's, uniform in ±1/√fan_in.
@@ -74,7 +74,7 @@ class Conv(nnx.Module):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int = 3,
+        kernel_size: int | tuple[int, int] = 3,
         *,
         stride: int = 1,
         use_bias: bool = True,
@@ -82,11 +82,12 @@ class Conv(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        kernel_size = whole_number("kernel_size", kernel_size)
-        if kernel_size % 2 == 0:
+        sides = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        rows, columns = (whole_number("kernel_size", side) for side in sides)
+        if rows % 2 == 0 or columns % 2 == 0:
             raise ValueError(f"kernel_size must be odd, got {kernel_size}.")
-        uniform = uniform_by_fan_in(kernel_size * kernel_size * in_channels)
-        shape = (kernel_size, kernel_size, in_channels, out_channels)
+        uniform = uniform_by_fan_in(rows * columns * in_channels)
+        shape = (rows, columns, in_channels, out_channels)
         self.stride = stride
         self.kernel = nnx.Param((kernel_init or uniform)(rngs.params(), shape, param_dtype))
         self.bias = nnx.Param(uniform(rngs.params(), (out_channels,), param_dtype)) if use_bias else None

@@ -89,6 +89,14 @@ def bounded_kernel(v: Kernel, gain: Float[Array, " out_channels"]) -> Kernel:
     return v * along_channels(gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)), v)
 
 
+def of_norm(v: Float[Array, "..."], gain: Float[Array, ""]) -> Float[Array, "..."]:
+    """``gain · v / ‖v‖₂``, the norm that of all its numbers; zero where ``v`` is.
+
+    Source: Salimans and Kingma, "Weight normalization", 2016, equation 2, for a kernel as a whole.
+    """
+    return v * (gain * jax.lax.rsqrt(jnp.maximum(jnp.sum(v * v), jnp.finfo(v.dtype).tiny)))
+
+
 def with_plain_convs[Cell: nnx.Module](cell: Cell) -> Cell:
     """The cell itself, or where it has any `NormalisedConv`, a copy with plain convolutions in their places."""
     names = [name for name, layer in vars(cell).items() if isinstance(layer, NormalisedConv)]

@@ -43,5 +43,6 @@ from deq_jax.solvers.anderson import anderson
 from deq_jax.solvers.broyden import broyden
 from deq_jax.solvers.forward_iteration import forward_iteration
 from deq_jax.solvers.loop import Rule, solve
+from deq_jax.solvers.splitting import forward_backward, peaceman_rachford
 
-__all__ = ["Rule", "anderson", "broyden", "forward_iteration", "solve"]
+__all__ = ["Rule", "anderson", "broyden", "forward_backward", "forward_iteration", "peaceman_rachford", "solve"]

@@ -56,6 +56,9 @@ class Rule(NamedTuple):
     """``forget(state, samples) -> state``, before an update whose ``fz`` is the last one that those are to forget."""
     plain: Callable[[Matrices, Matrices], Matrices] = lambda z, fz: fz
     """``plain(z, fz) -> z_next``: the plain step that is taken in the rule's place; ``fz`` if not given."""
+    evaluate: Callable[[Matrices, PyTree], tuple[Matrices, PyTree]] | None = None
+    """``evaluate(z, state) -> (fz, state)``, where the rule knows ``f(z)`` by what it does anyway; None: ``f`` is
+    called."""
 
 
 class _Carry(NamedTuple):
@@ -141,8 +144,13 @@ def solve(
     tol, atol = (jnp.asarray(bound).astype(dtype) for bound in (tol, atol))
 
     def evaluate(flat_f: Callable[[Matrices], Matrices], origin: Matrices, carry: _Carry) -> _Carry:
+        rule_state = carry.rule_state
         with summed_over(()):  # it may solve within
-            fz = made_once(flat_f(carry.z))
+            if rule.evaluate is None:
+                fz = flat_f(carry.z)
+            else:
+                fz, rule_state = rule.evaluate(carry.z, rule_state)
+        fz = made_once(fz)
         step, size = sample_norms(sample_difference(fz, carry.z), fz)
         residual = in_proportion(step, size)
         # Left to itself, the compiler computes the judgement anew for each number that it consists of.
@@ -151,7 +159,6 @@ def solve(
         better = carry.active & (better | converged)
         finite = jnp.isfinite(step) & jnp.isfinite(size)
         diverged = carry.active & ~finite
-        rule_state = carry.rule_state
         if rule.forget is None:
             z_next, rule_state = rule.update(carry.z, fz, rule_state, carry.k)
         else:

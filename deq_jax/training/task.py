@@ -51,7 +51,8 @@ class Data(NamedTuple):
     the pair of inputs and targets, of which a batch reads its rows alone, so that arrays mapped from a file will do;
     or a source: an object whose ``len()`` is the number of samples, and whose ``source[rows]`` gives the batch of these
     rows, an array of integers ``[batch]``. Where it has a method ``expect(rows)``, that is told of rows that will be
-    asked for, a few batches before, to read them in the meantime."""
+    asked for, a few batches before, to read them in the meantime. Where its ``is_endless`` is true, no sample comes
+    twice in training: an epoch reads ``len()`` of them, and epoch e (0, 1, …) asks for rows from e · ``len()`` on."""
     name: str = "data"
     """What they are called."""
     unit: str = "samples"

@@ -1,6 +1,7 @@
 """Settings become models: the one place where words turn into classifiers."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ from flax import nnx
 
 from deq_jax import nn
 from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.nn.image_classifier import Body
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.groups import ModelConfig
 from deq_jax.training.errors import UserError
@@ -29,7 +31,7 @@ def build_model(
     Raises:
         UserError: the settings do not fit images of `image_shape`.
     """
-    make = _chapter if config.model.kind == "chapter" else _staged
+    make = _chapter if config.model.kind == "chapter" else _monotone if config.model.is_monotone else _staged
     try:
         return make(
             config.model,
@@ -99,9 +101,46 @@ def _staged(
         max_gain=config.max_gain,
         rngs=rngs,
     )
-    body: nn.DEQ | nn.Layers
-    if config.kind == "deq":
-        body = nn.DEQ(cell(), solver=solver, adjoint=adjoint)
-    else:
-        body = nn.Layers([cell() for _ in range(config.layers)])
+    body = _body(config, cell, solver, adjoint)
     return nn.ImageClassifier(stem, body, nn.Head(stem.out_shape, num_classes, pool=config.pool, rngs=rngs))
+
+
+def _monotone(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    solver: Solver,
+    adjoint: Adjoint,
+    rngs: nnx.Rngs,
+) -> nn.ImageClassifier:
+    """A monotone equilibrium, or layers of its cells, between linear maps."""
+    is_flat = config.cell == "dense-monotone"
+    stem = nn.Standardised(image_shape, config.mean, config.deviation, is_flat=is_flat)
+    shared: dict[str, Any] = {"m": config.m, "rngs": rngs}
+    cell: Callable[[], Any]
+    if is_flat:
+        cell = functools.partial(nn.DenseMonotoneCell, math.prod(image_shape), config.channels, **shared)
+    elif config.cell == "conv-monotone":
+        cell = functools.partial(
+            nn.ConvMonotoneCell, image_shape, config.channels, kernel_size=config.kernel_size, **shared
+        )
+    else:
+        cell = functools.partial(
+            nn.TiersMonotoneCell, image_shape, config.tiers, kernel_size=config.kernel_size, **shared
+        )
+    body = _body(config, cell, solver, adjoint)
+    first: Any = body.cells[0] if isinstance(body, nn.Layers) else body.cell
+    border = 0 if is_flat else config.kernel_size // 2
+    pool = None if is_flat else config.pool
+    head = nn.LinearHead(first.state_shape, num_classes, pool=pool, border=border, rngs=rngs)
+    return nn.ImageClassifier(stem, body, head)
+
+
+def _body(config: ModelConfig, cell: Callable[[], Any], solver: Solver, adjoint: Adjoint) -> Body:
+    """The equilibrium, or what stands in its place."""
+    if config.kind == "deq":
+        return nn.DEQ(cell(), solver=solver, adjoint=adjoint)
+    if config.kind == "tied":
+        return nn.TiedLayers(cell(), config.layers)
+    return nn.Layers([cell() for _ in range(config.layers)])

@@ -54,10 +54,18 @@ class Config:
         settings_of(self)
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing must be a share from 0 to below 1, but is {self.label_smoothing}")
-        if self.penalty.weight and self.model.kind == "explicit":
-            raise ValueError("penalty.weight needs an equilibrium, but model.kind is explicit")
-        if self.early.share and self.model.kind == "explicit":
-            raise ValueError("early.share needs an equilibrium, but model.kind is explicit")
+        if self.model.kind in ("explicit", "tied"):
+            for name, is_set in (("penalty.weight", self.penalty.weight), ("early.share", self.early.share)):
+                if is_set:
+                    raise ValueError(f"{name} needs an equilibrium, but model.kind is {self.model.kind}")
+        is_certain = self.model.is_monotone and self.model.kind == "deq"
+        if self.evaluation.epsilon is not None and not is_certain:
+            raise ValueError(
+                "evaluation.epsilon is for model.kind deq and a monotone cell, of which something is certain"
+            )
+        methods = {self.solver.method, self.adjoint.method} & {"peaceman-rachford", "forward-backward"}
+        if methods and not self.model.is_monotone:
+            raise ValueError(f"the method {methods.pop()} is for monotone cells, but model.cell is {self.model.cell}")
 
     @property
     def dataset(self) -> str:

@@ -57,12 +57,16 @@ class DataConfig:
         return int(height), int(width or height)
 
 
+Cell = Literal["resnet", "pre-activation", "injection", "dense-monotone", "conv-monotone", "tiers-monotone"]
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The classifier: a stem, one equilibrium of a cell or ordinary layers in its place, pooling, a linear head."""
 
-    kind: Literal["chapter", "deq", "explicit"] = "chapter"
-    """The chapter's; one with a stem before the equilibrium; or its explicit counterpart, of ordinary layers."""
+    kind: Literal["chapter", "deq", "explicit", "tied"] = "chapter"
+    """The chapter's; one with a stem before the equilibrium; or its explicit counterparts, of ordinary layers with
+    weights of their own, or of one cell evaluated that often."""
     channels: int = 48
     """Channels of the equilibrium state z, and of the ordinary layers."""
     inner_channels: int = 64
@@ -73,9 +77,10 @@ class ModelConfig:
     """Side of every convolution's kernel, in pixels; odd."""
     pool: int | None = 8
     """Side of the average-pooling window before the head, in pixels; divides the state's side. None: the whole."""
-    cell: Literal["resnet", "pre-activation", "injection"] = "resnet"
-    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; or
-    that with weights for the injection alone, outside the solve."""
+    cell: Cell = "resnet"
+    """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; that
+    with weights for the injection alone, outside the solve; or a monotone cell, of one matrix or one convolution of
+    so many channels, or of tiers."""
     max_gain: float | None = None
     """Bound of each output channel's kernel norm in the cell; None: plain kernels."""
     stem: tuple[int, ...] = ()
@@ -85,14 +90,27 @@ class ModelConfig:
     downsampling: Literal["average", "max", "stride"] = "average"
     """How the stem makes images smaller."""
     layers: int = 2
-    """Ordinary layers of the explicit counterpart."""
+    """Ordinary layers of the explicit counterparts."""
+    m: float = 1.0
+    """How monotone a monotone cell is."""
+    tiers: tuple[int, ...] = ()
+    """Channels of the tiers of a monotone cell, the finest first; the sides of each are half of those before."""
+    mean: tuple[float, ...] = ()
+    """Taken off each channel of the images, of 0 to 1, before a monotone cell. None: 0."""
+    deviation: tuple[float, ...] = ()
+    """What each channel is then divided by. None: 1."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no model can have."""
-        require_positive(self, "channels", "inner_channels", "num_groups", "kernel_size", "layers")
+        require_positive(self, "channels", "inner_channels", "num_groups", "kernel_size", "layers", "m")
         for name in ("pool", "max_gain"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
+        if self.is_monotone:
+            self._require_monotone()
+            return
+        if self.tiers or self.mean or self.deviation:
+            raise ValueError(f"tiers, mean and deviation go with a monotone cell, but cell is {self.cell}")
         for name in ("channels", "inner_channels"):
             if getattr(self, name) % self.num_groups:
                 raise ValueError(
@@ -112,6 +130,23 @@ class ModelConfig:
             raise ValueError("kind explicit has layers without an injection; choose cell pre-activation or resnet")
         if self.downsampling != "average" and not self.stem:
             raise ValueError(f"downsampling is {self.downsampling}, but there is no stem to make images smaller")
+
+    @property
+    def is_monotone(self) -> bool:
+        """Whether the cell is a monotone one."""
+        return self.cell.endswith("-monotone")
+
+    def _require_monotone(self) -> None:
+        if self.kind == "chapter":
+            raise ValueError(f"kind chapter has no cell {self.cell}; choose kind deq")
+        if self.stem or self.stem_factors or self.max_gain:
+            raise ValueError(f"stem and max_gain do not go with cell {self.cell}")
+        if bool(self.tiers) != (self.cell == "tiers-monotone"):
+            raise ValueError(f"tiers are for cell tiers-monotone alone, and needed there, but cell is {self.cell}")
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
+        if min((*self.tiers, *self.deviation), default=1) <= 0:
+            raise ValueError("tiers and deviation must be positive")
 
 
 @dataclass(frozen=True)
@@ -144,12 +179,19 @@ class EvaluationConfig:
     """As solver.atol."""
     max_iter: int | None = None
     """Evaluations of f at most."""
+    epsilon: float | None = None
+    """Count as certified_accuracy the images that are right, and certain to stay so wherever they are moved by no more
+    than this, in the Euclidean norm of pixels of 0 to 1. None: do not. For an equilibrium of a monotone cell."""
     radius_images: int = 16
     """Test images whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no evaluation can use."""
         require_not_negative(self, "radius_images")  # under its own name
+        if self.epsilon is not None:
+            require_positive(self, "epsilon")
+            if self.flip:
+                raise ValueError("epsilon certifies an image's own logits, but flip averages them with another's")
         self.of_any_task()
 
     def of_any_task(self) -> EvaluationSettings:

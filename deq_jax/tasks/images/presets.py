@@ -144,6 +144,51 @@ def images() -> Config:
     )
 
 
+def monotone() -> Config:
+    """The digits by a monotone equilibrium of one matrix, 21,673 parameters, whose answers carry a certificate.
+
+    python train.py monotone
+    Expect 97.5% on the 360 images of the test split (seed 0), all solves of the run converged, and 68.9% certain to
+    stay right wherever an image moves by 0.2 (Euclidean norm, pixels of 0 to 1).
+    """
+    return Config(
+        data=DataConfig("digits"),
+        out=Path("runs/monotone"),
+        epochs=60,
+        batch_size=64,
+        model=ModelConfig(kind="deq", cell="dense-monotone", channels=87, m=1.0),
+        solver=SolverConfig(method="peaceman-rachford", max_iter=100),
+        optimizer=OptimizerConfig(learning_rate=5e-3),
+        evaluation=EvaluationConfig(every=10, tol=1e-5, max_iter=200, epsilon=0.2),
+    )
+
+
+def monotone_cifar10() -> Config:
+    """CIFAR-10 by a monotone equilibrium of one convolution of 81 channels, 172,218 parameters, on one GPU.
+
+    python train.py monotone-cifar10
+    It follows Winston and Kolter, who report 74.0% after 40 epochs, and 55.8% after one; their model of tiers, 170,194
+    parameters, is --model.cell tiers-monotone --model.tiers 16 32 60 --model.pool None. It has not been trained to
+    the end of an epoch here: 35 steps were run, on a CPU, whose solves all converged, in 4 evaluations.
+    """
+    return Config(
+        data=DataConfig("cifar10"),
+        out=Path("runs/monotone-cifar10"),
+        epochs=40,
+        batch_size=128,
+        model=ModelConfig(
+            kind="deq",
+            cell="conv-monotone",
+            channels=81,
+            pool=4,
+            mean=(0.4914, 0.4822, 0.4465),
+            deviation=(0.2470, 0.2435, 0.2616),
+        ),
+        solver=SolverConfig(method="peaceman-rachford", alpha=1.0, max_iter=300),
+        evaluation=EvaluationConfig(radius_images=0),
+    )
+
+
 PRESETS = {
     "digits": digits,
     "cifar10-tutorial": cifar10_tutorial,
@@ -151,4 +196,6 @@ PRESETS = {
     "cifar10-fast-explicit": cifar10_fast_explicit,
     "cifar10": cifar10,
     "images": images,
+    "monotone": monotone,
+    "monotone-cifar10": monotone_cifar10,
 }

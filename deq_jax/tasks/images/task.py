@@ -11,8 +11,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from deq_jax import nn
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
-from deq_jax.nn.deq import prepared
+from deq_jax.nn.deq import at_injection
 from deq_jax.solution import Solution
 from deq_jax.tasks.images.augmentation import augment
 from deq_jax.tasks.images.build import Classifier, build_model
@@ -22,6 +23,9 @@ from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.task import Data, Outcome, Task
+
+CERTIFIED = "certified_accuracy"
+"""The share of images that are right and certain to stay so."""
 
 OPENER = __name__
 """Where a run's task can be opened again, as config.json has it."""
@@ -46,7 +50,7 @@ def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
     """The task on data that are there already; raises as `open_task` does."""
     first = next(iter(splits.values()))
     height, width, channels = first.image_shape
-    changes = config.augmentation
+    changes, epsilon = config.augmentation, config.evaluation.epsilon
     if changes.shift >= min(height, width):
         raise UserError(f"--augmentation.shift {changes.shift} exceeds images of {height}×{width} pixels.")
 
@@ -68,10 +72,10 @@ def image_task(config: Config, splits: Mapping[str, Dataset]) -> Task:
             about=_about(splits.values()),
         ),
         model=model,
-        loss=functools.partial(classification_loss, smoothing=config.label_smoothing),
-        evaluate=functools.partial(classification, flip=config.evaluation.flip),
+        loss=functools.partial(classification_loss, smoothing=config.label_smoothing, epsilon=epsilon),
+        evaluate=functools.partial(classification, flip=config.evaluation.flip, epsilon=epsilon),
         augment=changed if changes.flip or changes.shift else None,
-        metrics={"accuracy": "%"},
+        metrics={"accuracy": "%"} | ({} if epsilon is None else {CERTIFIED: "%"}),
     )
 
 
@@ -90,29 +94,35 @@ def _remedy(config: Config) -> str:
 
 
 def classification_loss(
-    model: Classifier, examples: Examples, report: AdjointReport, smoothing: float = 0.0
+    model: Classifier,
+    examples: Examples,
+    report: AdjointReport,
+    smoothing: float = 0.0,
+    epsilon: float | None = None,
 ) -> Outcome:
     """Cross-entropy to the labels as they are; training makes that to labels smoothed by `smoothing` small."""
-    logits, outcome = _classified(model, examples, report)
+    logits, outcome = _classified(model, examples, report, epsilon)
     if not smoothing:
         return outcome
     return outcome._replace(objective=cross_entropy(logits, examples.labels, smoothing))
 
 
-def classification(model: Classifier, examples: Examples, *, flip: bool = False) -> Outcome:
-    """Cross-entropy and accuracy of every image.
+def classification(
+    model: Classifier, examples: Examples, *, flip: bool = False, epsilon: float | None = None
+) -> Outcome:
+    """Cross-entropy and accuracy of every image, and with `epsilon` whether it is certain to stay right so far around.
 
     With `flip` logits are the mean of an image's and its mirror image's, at twice the work; the solve that is reported
     is the image's.
     """
-    return judged(model, examples, flip=flip)[1]
+    return judged(model, examples, flip=flip, epsilon=epsilon)[1]
 
 
 def judged(
-    model: Classifier, examples: Examples, *, flip: bool = False
+    model: Classifier, examples: Examples, *, flip: bool = False, epsilon: float | None = None
 ) -> tuple[Float[Array, "batch classes"], Outcome]:
     """Logits, and the outcome of `classification`."""
-    logits, outcome = _classified(model, examples)
+    logits, outcome = _classified(model, examples, epsilon=epsilon)
     if flip:
         logits = _with_mirrored(model, examples.images, logits)
         outcome = outcome._replace(**_judged(logits, examples.labels))
@@ -150,14 +160,18 @@ def _with_mirrored(
 
 
 def _classified(
-    model: Classifier, examples: Examples, report: AdjointReport | None = None
+    model: Classifier, examples: Examples, report: AdjointReport | None = None, epsilon: float | None = None
 ) -> tuple[Float[Array, "batch classes"], Outcome]:
     x = model.inject(scaled(examples.images))
     solution = model.solve(x, report=report)
     logits = model.classify(solution.value)
-    cell = prepared(model.cell)
-    f = None if cell is None else lambda z: cell(z, x)
-    return logits, Outcome(solution=solution, f=f, **_judged(logits, examples.labels))
+    f = None if model.cell is None else at_injection(model.cell, x)
+    outcome = Outcome(solution=solution, f=f, **_judged(logits, examples.labels))
+    if epsilon is not None:
+        assert isinstance(model, nn.ImageClassifier)  # the settings allow no other
+        is_certain = nn.certified_radius(model, logits, solution) >= epsilon
+        outcome = outcome._replace(metrics={**outcome.metrics, CERTIFIED: outcome.metrics["accuracy"] * is_certain})
+    return logits, outcome
 
 
 def _judged(logits: Float[Array, "batch classes"], labels: Labels) -> dict:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from deq_jax.training.settings.checks import require_not_negative, require_positive, require_share
 
-Method = Literal["anderson", "broyden", "forward-iteration"]
+Method = Literal["anderson", "broyden", "forward-iteration", "peaceman-rachford", "forward-backward"]
 AdjointKind = Literal["implicit", "phantom", "jacobian-free"]
 
 
@@ -18,7 +18,8 @@ class SolverConfig:
     """How the equilibrium z = f(z, x) is found."""
 
     method: Method = "anderson"
-    """Anderson acceleration; Broyden's method, which reads m, too; or plain iteration: only tol, atol, max-iter."""
+    """Anderson acceleration; Broyden's method, which reads m, too; plain iteration: only tol, atol, max-iter; or for
+    monotone cells alone, a splitting, which reads alpha, too."""
     tol: float = 1e-2
     """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
     atol: float = 0.0
@@ -31,10 +32,14 @@ class SolverConfig:
     """Regularisation of Anderson's least squares, relative to each column of the differences."""
     beta: float = 1.0
     """Mixing: 1 plain, below 1 damped."""
+    alpha: float | None = None
+    """Step of a splitting. None: one that is safe, found in each solve."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no solve can use."""
         require_positive(self, "tol", "max_iter", "m", "beta")
+        if self.alpha is not None:
+            require_positive(self, "alpha")
         require_not_negative(self, "lam", "atol")
         # The first residual, from zeros, is 1: such a solve would return its start, and call it converged.
         if self.tol >= 1:
@@ -67,6 +72,8 @@ class AdjointConfig:
     """Regularisation of Anderson's least squares, relative to each column of the differences."""
     beta: float | None = None
     """Mixing: 1 plain, below 1 damped."""
+    alpha: float | None = None
+    """As solver.alpha."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no solve can use."""

@@ -53,13 +53,16 @@ def train_batch(examples: Examples, seed: int, step: int, batch_size: int, share
 
     Of the batch it reads a process's share alone.
 
-    Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles.
+    Each epoch leaves out its last n mod batch_size samples: every batch has one shape, and nothing recompiles. Of a
+    source without an end epoch e reads the samples from e · n on.
     """
     n = count(examples)
+    is_endless = any(getattr(leaf, "is_endless", False) for leaf in jax.tree.leaves(examples))
 
     def rows(step: int) -> Int[np.ndarray, " rows"]:
         epoch, k = divmod(step, n // batch_size)
-        return _shared(epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size], share)
+        order = epoch_order(seed, epoch, n)[k * batch_size : (k + 1) * batch_size]
+        return _shared(order + epoch * n if is_endless else order, share)
 
     _expect(examples, (rows(later) for later in range(step, step + 1 + _AHEAD)))
     return taken(examples, rows(step))

@@ -21,6 +21,10 @@ def build_solver(config: SolverConfig) -> Solver:
     bounds: dict[str, Any] = {"tol": config.tol, "atol": config.atol, "max_iter": config.max_iter}
     if config.method == "forward-iteration":
         return functools.partial(deq_jax.forward_iteration, **bounds)
+    if config.method == "peaceman-rachford":
+        return functools.partial(deq_jax.peaceman_rachford, alpha=config.alpha, **bounds)
+    if config.method == "forward-backward":
+        return functools.partial(deq_jax.forward_backward, alpha=config.alpha, **bounds)
     if config.method == "broyden":
         return functools.partial(deq_jax.broyden, m=config.m, **bounds)
     return functools.partial(deq_jax.anderson, m=config.m, lam=config.lam, beta=config.beta, **bounds)

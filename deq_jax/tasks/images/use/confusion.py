@@ -23,6 +23,7 @@ def measured(
     batch_size: int,
     *,
     flip: bool = False,
+    epsilon: float | None = None,
 ) -> tuple[dict[str, float], Int[np.ndarray, "classes classes"]]:
     """Means over every image, and in row i and column j how many of class i were taken for class j."""
     with_arrays = opened(model, training=False)
@@ -31,7 +32,7 @@ def measured(
     def step(
         params: PyTree, batch_stats: PyTree, examples: Examples
     ) -> tuple[Int[Array, " batch"], dict[str, Float[Array, " batch"]]]:
-        logits, outcome = judged(with_arrays(params, batch_stats), examples, flip=flip)
+        logits, outcome = judged(with_arrays(params, batch_stats), examples, flip=flip, epsilon=epsilon)
         solved = forward(outcome.solutions, len(examples.labels))
         values = {
             "loss": outcome.loss,
@@ -48,5 +49,6 @@ def measured(
         taken_for, values = jax.device_get(step(*weights, batch.examples))
         np.add.at(confusion, (batch.examples.labels[batch.mask], taken_for[batch.mask]), 1)
         rows.append({name: value[batch.mask] for name, value in values.items()})
-    means = {name: float(np.concatenate([row[name] for row in rows]).mean(dtype=np.float64)) for name in MEANS}
+    names = (*MEANS, *(name for name in rows[0] if name not in MEANS))
+    means = {name: float(np.concatenate([row[name] for row in rows]).mean(dtype=np.float64)) for name in names}
     return means, confusion

@@ -1,0 +1,1 @@
+"""Inverse problems: a photograph from what a blur has left of it."""

@@ -1,0 +1,80 @@
+"""What a run of generated problems achieves, however hard they are made and however far they are solved.
+
+`measured_run` gives `loss`, the task's metrics (`exact`, the share of problems wholly right, among those of puzzles),
+`forward_iterations` (evaluations of f a problem, on average), `forward_residual`, `converged`, `count`, `step`, what
+the `data` are, and the solve's `tol` and `max_iter`. A value that is not finite is None.
+"""
+
+import dataclasses
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from deq_jax.training.disk.folder import opener_of, read_config
+from deq_jax.training.errors import UserError
+from deq_jax.training.loading import restored
+from deq_jax.training.promises import evaluation_of
+from deq_jax.training.settings.solves import filled_from
+from deq_jax.training.steps.batches import eval_batches
+from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.step import make_eval_step
+
+MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")
+"""The tasks that are measured so, as config.json names them."""
+
+
+def measured_run(
+    run: Path,
+    data_dir: Path | None = None,
+    split: str = "test",
+    tol: float | None = None,
+    max_iter: int | None = None,
+    checkpoint: str | int = "last",
+    difficulty: int | None = None,
+    problems: Path | None = None,
+) -> dict[str, Any]:
+    """What a checkpoint of a run achieves; arguments as those of `deq_jax.evaluate`.
+
+    Raises:
+        UserError: no run, no such checkpoint, a difficulty that there is not, or a setting that no solve can use.
+    """
+    if data_dir is not None or split != "test":
+        raise UserError(
+            "--data-dir and --split go with runs on images; these problems are generated, none comes twice."
+        )
+    room = importlib.import_module(opener_of(run) or "")
+    config = with_solve(read_config(run, room.Config), tol, max_iter)
+    if difficulty is not None and problems is not None:
+        raise UserError("--difficulty and --problems exclude each other: a file's problems are as hard as they are.")
+    if difficulty is not None:
+        config = room.of_difficulty(config, difficulty)
+    task = room.open_task(config, ["test"]) if problems is None else room.of_file(config, problems)
+    model, state = restored(run, task, config, checkpoint)
+    step = jax.jit(make_eval_step(model, evaluation_of(task)))
+    means = evaluate(step, state, eval_batches(task.data.splits["test"], config.batch_size))
+    assert means is not None
+    means["converged"] = means.pop("forward_converged")
+    count, solver = int(means.pop("samples")), filled_from(config.evaluation, config.solver)
+    return {name: value if math.isfinite(value) else None for name, value in means.items()} | {
+        "count": count,
+        "step": int(state.step),
+        "data": task.data.name,
+        "tol": solver.tol,
+        "max_iter": solver.max_iter,
+    }
+
+
+def with_solve[Configuration: Any](config: Configuration, tol: float | None, max_iter: int | None) -> Configuration:
+    """The configuration to evaluate by: the run's, but for what is given here.
+
+    Raises:
+        UserError: no solve can be so.
+    """
+    given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
+    try:
+        return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
+    except ValueError as error:
+        raise UserError(f"--{str(error).replace('_', '-')}") from error

@@ -1,0 +1,160 @@
+"""What may stand between encoder and head: an equilibrium, and the networks that it is measured against.
+
+A body learns and solves. ``learn(x, report)`` gives the states after which an answer counts in training, and the last
+one as a solution; ``solve(x, z0)`` the solution of an evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Key
+
+import deq_jax
+from deq_jax import nn
+from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.norms import relative_residual
+from deq_jax.solution import Solution, Status
+from deq_jax.trees import flatten_samples
+
+State = Float[Array, "batch height width channels"]
+Injection = Float[Array, "batch height width inner_channels"]
+Cell = nn.RecallCell | nn.MixingCell
+
+
+class Equilibrium(nnx.Module):
+    """The equilibrium of a cell, found by the solver, and learned by the adjoint or from segments.
+
+    Long before a cell has learned anything it has no equilibrium for an adjoint to be exact at. So a training step
+    follows the states themselves: ``segments`` times it evaluates ``steps`` times and differentiates through that; the
+    state is carried on without its gradient. Half of the samples start from random states, and noise is added to the
+    state before every evaluation. What is learned is to come to the answer from wherever one is, and to stay there; and
+    that what one place tells another has to be told clearly, or it would be lost on a way longer than those learned on.
+
+    Source: the segments of Bai et al., "Equilibrium reasoners", 2026; the starts of Anil et al., "Path independent
+    equilibrium models can better exploit test-time computation", 2022.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        solver: Solver,
+        adjoint: Adjoint,
+        *,
+        segments: int | None,
+        steps: int,
+        noise: float,
+        start: float,
+        rngs: nnx.Rngs,
+    ):
+        self.deq = nn.DEQ(cell, solver=solver, adjoint=adjoint)
+        self.segments = segments
+        self.steps = steps
+        self.noise = noise
+        self.start = start
+        self.rngs = nnx.Rngs(noise=rngs.noise())
+
+    def learn(self, x: Injection, report: AdjointReport | None) -> tuple[list[State], Solution]:
+        """As every body does."""
+        z = self.cell.initial_state(x)
+        is_random = (jnp.arange(len(x)) % 2 == 1)[:, None, None, None]
+        z = jnp.where(is_random, self._normal(z, self.start), z)
+        if self.segments is None:
+            solution = self.deq(x, z0=z, report=report)
+            return [solution.value], solution
+        states: list[State] = []
+        for _ in range(self.segments):
+            z = self._segment(lax.stop_gradient(z), x)
+            states.append(z)
+        return states, _measured(self.cell, z, x, self.segments * self.steps)
+
+    def solve(self, x: Injection, z0: State | None = None) -> Solution:
+        """As every body does."""
+        return self.deq(x, z0=z0)
+
+    @property
+    def cell(self) -> Cell:
+        """The cell ``f(z, x)``."""
+        return cast(Cell, self.deq.cell)
+
+    def _segment(self, z: State, x: Injection) -> State:
+        def evaluate(z: State, key: Key[Array, ""]) -> tuple[State, None]:
+            return self.cell(z + self.noise * jax.random.normal(key, z.shape, z.dtype), x), None
+
+        return lax.scan(evaluate, z, jax.random.split(self.rngs.noise(), self.steps))[0]
+
+    def _normal(self, like: State, deviation: float) -> State:
+        return deviation * jax.random.normal(self.rngs.noise(), like.shape, like.dtype)
+
+
+class Unrolled(nnx.Module):
+    """The same cell evaluated a fixed number of times from zeros: a recurrent network, trained by backpropagation.
+
+    Without ``recall`` it sees the problem in its first evaluation alone.
+    """
+
+    def __init__(self, cell: Cell, *, recall: bool, depth: int, depth_in_evaluation: int):
+        self.cell = cell
+        self.recall = recall
+        self.depth = depth
+        self.depth_in_evaluation = depth_in_evaluation
+
+    def learn(self, x: Injection, report: AdjointReport | None) -> tuple[list[State], Solution]:
+        """As every body does."""
+        del report
+        solution = self._run(x, None, self.depth)
+        return [solution.value], solution
+
+    def solve(self, x: Injection, z0: State | None = None) -> Solution:
+        """As every body does."""
+        return self._run(x, z0, self.depth_in_evaluation)
+
+    def _run(self, x: Injection, z0: State | None, depth: int) -> Solution:
+        z = self.cell.initial_state(x) if z0 is None else z0
+        if self.recall:
+            return _measured(self.cell, deq_jax.unrolled(self.cell, z, x, steps=depth), x, depth)
+        z = self.cell(z, x)
+        nothing = jnp.zeros_like(x)
+        if depth > 1:
+            z = deq_jax.unrolled(self.cell, z, nothing, steps=depth - 1)
+        return _measured(self.cell, z, nothing, depth)
+
+
+class Layers(nnx.Module):
+    """Cells with weights of their own, each evaluated once; all of them see the problem."""
+
+    def __init__(self, cells: Sequence[Cell]):
+        self.cells = nnx.List(cells)
+
+    def learn(self, x: Injection, report: AdjointReport | None) -> tuple[list[State], Solution]:
+        """As every body does."""
+        del report
+        solution = self.solve(x)
+        return [solution.value], solution
+
+    def solve(self, x: Injection, z0: State | None = None) -> Solution:
+        """As every body does."""
+        z = self.cells[0].initial_state(x) if z0 is None else z0
+        for cell in self.cells:
+            z = cell(z, x)
+        batch = len(x)
+        unmeasured = jnp.full(batch, jnp.inf, jnp.float32)
+        return Solution(z, unmeasured, _counted(batch, len(self.cells)), jnp.zeros(batch, jnp.int8))
+
+
+def _measured(cell: Cell, z: State, x: Injection, evaluations: int) -> Solution:
+    """The state after so many evaluations as a solution; what measures it is one more, and has no gradient."""
+    fz = lax.stop_gradient(cell(z, x))
+    residual = relative_residual(*(flatten_samples(lax.stop_gradient(state)) for state in (fz, z)))
+    status = jnp.full(len(z), Status.MAX_ITER, jnp.int8)
+    return Solution(z, residual.astype(jnp.float32), _counted(len(z), evaluations), status)
+
+
+def _counted(batch: int, evaluations: int) -> Array:
+    return jnp.full(batch, evaluations, jnp.int32)
+
+
+Body = Equilibrium | Unrolled | Layers
