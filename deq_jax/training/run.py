@@ -11,6 +11,7 @@ import jax
 
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
 from deq_jax.training.disk.best import best_step, results
+from deq_jax.training.disk.files import sync
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
 from deq_jax.training.disk.lock import held
 from deq_jax.training.disk.logbook import Logbook, NotFiniteError
@@ -157,8 +158,8 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
 
     with (
         stop_requests() as stop,
-        checkpoints.opened(out, kept=best_of) as manager,
         tensorboard.opened(out, start.step) as events,
+        checkpoints.opened(out, kept=best_of, before=lambda: sync(out / "metrics.jsonl")) as writer,
     ):
         logbook = Logbook(out / "metrics.jsonl", events, progress, clock, plan.epoch_of, plan.task.metrics)
 
@@ -171,6 +172,7 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
                 measured_results[step] = means[result.name]
             if not math.isfinite(means["loss"]):
                 # No training step may follow that would notice.
+                writer.settle()
                 raise _diverged(out, f"the test loss is not finite after step {step:,}", step + 1)
 
         if plan.evaluates_at(start.step) and not start.is_evaluated:
@@ -189,9 +191,10 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
                     continue
                 logbook.settle()
             except NotFiniteError as error:
+                writer.settle()
                 raise _diverged(out, str(error), error.step) from error
             events.flush()
-            checkpoints.save(manager, state, clock())
+            writer.save(state, clock())
             saved = clock()
             if plan.evaluates_at(step):
                 evaluate_on_test(state, step)
@@ -211,7 +214,7 @@ def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
     earlier ones have been followed by a step that went well.
     """
     good = checkpoints.latest_before(out, failed - 1)
-    checkpoints.set_aside_after(out, good or 0)
+    checkpoints.set_aside_after(out, good or 0, "diverged")
     named = (
         "there is no good checkpoint yet"
         if good is None
