@@ -1,14 +1,21 @@
 """Trains a deep equilibrium model: python train.py PRESET [--field value ...] [--quiet]."""
 
+import os
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    # Before anything else is imported: a library in the midst of its own imports may swallow Python's exception.
+    signal.signal(signal.SIGINT, lambda *_: (os.write(2, b"interrupted\n"), os._exit(130)))
 
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.errors import reported_errors
 from deq_jax.training.process.cli import QUIET, parse, without_switch
-from deq_jax.training.process.terminal import lasting_output
+from deq_jax.training.process.signals import interrupts_end_at_once
+from deq_jax.training.process.terminal import SECONDS_OF_PATIENCE, lasting_output
 
 if __name__ == "__main__":
-    with lasting_output(), reported_errors():
+    with lasting_output(SECONDS_OF_PATIENCE), interrupts_end_at_once(), reported_errors():
         arguments, is_quiet = without_switch(sys.argv[1:], QUIET)
         config = parse(arguments, PRESETS)
         from deq_jax.tasks.images.train import train  # after parsing, so that help and mistakes are answered at once

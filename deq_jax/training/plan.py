@@ -1,5 +1,6 @@
 """What a training run reads and how long it is, settled before its first step."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import optax
@@ -7,13 +8,15 @@ from flax import nnx
 
 from deq_jax.training.errors import UserError
 from deq_jax.training.promises import require_data
+from deq_jax.training.settings.checks import WHOLE
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps.batches import count
+from deq_jax.training.steps.division import divided
 from deq_jax.training.steps.optimizer import build_optimizer
 from deq_jax.training.steps.phases import Phase, phase_of
 from deq_jax.training.steps.solving import evaluation_model
 from deq_jax.training.steps.step import TrainState, create_state
-from deq_jax.training.task import Task
+from deq_jax.training.task import Examples, Task
 
 
 class Plan(NamedTuple):
@@ -24,13 +27,15 @@ class Plan(NamedTuple):
     model: nnx.Module
     """Solved as in an evaluation."""
     optimizer: optax.GradientTransformation
+    splits: Mapping[str, Examples]
+    """The task's, of whose training split a part may have become "validation"."""
     steps_per_epoch: int
     last_step: int
 
     @property
-    def has_test(self) -> bool:
-        """Whether there is anything to evaluate on."""
-        return "test" in self.task.data.splits
+    def evaluated(self) -> tuple[str, ...]:
+        """The splits that there are to evaluate on, the one by which the run is judged first."""
+        return tuple(split for split in ("validation", "test") if split in self.splits)
 
     @property
     def all_steps(self) -> int:
@@ -50,9 +55,9 @@ class Plan(NamedTuple):
         return step > 0 and (step % self.steps_per_epoch == 0 or step >= self.last_step)
 
     def evaluates_at(self, step: int) -> bool:
-        """Whether the test split is evaluated after the `step`-th update; never where there is none."""
+        """Whether evaluations follow the `step`-th update; never where there is nothing to evaluate on."""
         every = self.settings.evaluation.every * self.steps_per_epoch
-        return self.has_test and step > 0 and (step % every == 0 or step >= self.last_step)
+        return bool(self.evaluated) and step > 0 and (step % every == 0 or step >= self.last_step)
 
 
 def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
@@ -62,13 +67,19 @@ def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
         UserError: the data or the settings do not fit.
     """
     require_data(task.data)
-    samples = count(task.data.splits["train"])
+    splits = divided(task.data, settings.validation.share, settings.seed)
+    samples = count(splits["train"])
     steps_per_epoch = samples // settings.batch_size
     if not steps_per_epoch:
         raise UserError(f"batch_size {settings.batch_size} exceeds the {samples:,} training {task.data.unit}.")
     all_steps = settings.epochs * steps_per_epoch
+    if all_steps > WHOLE:
+        raise UserError(
+            f"{settings.epochs:,} epochs are {all_steps:,} steps; there can be {WHOLE:,}. Give fewer epochs: "
+            f"{WHOLE // steps_per_epoch:,} at most."
+        )
     last_step = all_steps if settings.max_steps is None else min(all_steps, settings.max_steps)
     model = evaluation_model(task, settings)
     optimizer = build_optimizer(settings.optimizer, all_steps)
     state = create_state(model, optimizer, keeps_average=settings.average_decay is not None)
-    return Plan(task, settings, model, optimizer, steps_per_epoch, last_step), state
+    return Plan(task, settings, model, optimizer, splits, steps_per_epoch, last_step), state

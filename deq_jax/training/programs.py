@@ -25,7 +25,7 @@ class Programs(NamedTuple):
 
     train_steps: dict[Phase, TrainStep]
     eval_step: EvalStep | None
-    """None where there is no test split."""
+    """None where there is nothing to evaluate on."""
     radius_step: RadiusStep | None
     """None where no samples are to be looked at."""
 
@@ -39,13 +39,14 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
         penalty={"jacobian": penalty.jacobian, "contraction": penalty.contraction}[settings.penalty.kind],
         average_decay=settings.average_decay,
         equilibria=task.equilibria,
+        skips_non_finite=settings.optimizer.skip_non_finite,
     )
 
 
 def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     """The programs that the run takes from `step` on."""
     task, settings = plan.task, plan.settings
-    batch = next(eval_batches(task.data.splits["train"], settings.batch_size))
+    batch = next(eval_batches(plan.splits["train"], settings.batch_size))
 
     def update(phase: Phase) -> TrainStep:
         model = training_model(task, settings, phase)
@@ -55,7 +56,7 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
     train_steps = {phase: update(phase) for phase in sorted(phases)}
-    if not plan.has_test:
+    if not plan.evaluated:
         return Programs(train_steps, eval_step=None, radius_step=None)
     evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
@@ -64,14 +65,14 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     return Programs(train_steps, eval_step, radius_step)
 
 
-def evaluate_test_split(
-    plan: Plan, programs: Programs, state: TrainState, is_cancelled: Callable[[], bool]
+def evaluate_split(
+    plan: Plan, programs: Programs, split: str, state: TrainState, is_cancelled: Callable[[], bool]
 ) -> dict[str, float] | None:
-    """Means over the test split, and how contractive the cell is; None when cancelled."""
+    """Means over a split, and on the last of them how contractive the cell is; None when cancelled."""
     assert programs.eval_step is not None
-    batches = eval_batches(plan.task.data.splits["test"], plan.settings.batch_size)
+    batches = eval_batches(plan.splits[split], plan.settings.batch_size)
     means = evaluate(programs.eval_step, state, batches, is_cancelled)
-    if means is not None and programs.radius_step is not None:
+    if means is not None and programs.radius_step is not None and split == plan.evaluated[-1]:
         radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
         if radii is not None:
             means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
@@ -80,6 +81,6 @@ def evaluate_test_split(
 
 def _watched(plan: Plan) -> Examples:
     """The samples at whose equilibria the cell is looked at."""
-    test = plan.task.data.splits["test"]
-    samples = min(plan.settings.evaluation.radius_samples, count(test))
-    return taken(test, np.arange(samples))
+    examples = plan.splits[plan.evaluated[-1]]
+    samples = min(plan.settings.evaluation.radius_samples, count(examples))
+    return taken(examples, np.arange(samples))

@@ -5,38 +5,31 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
-from deq_jax.training.disk.best import best_step, results
+from deq_jax.training.disk.best import best_step, is_stalled, results
 from deq_jax.training.disk.files import sync
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
 from deq_jax.training.disk.lock import held
 from deq_jax.training.disk.logbook import Logbook, NotFiniteError
 from deq_jax.training.errors import NonFiniteLossError
+from deq_jax.training.health import Watch, advice
 from deq_jax.training.plan import Plan, prepare
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
 from deq_jax.training.process.console import Console, Progress
 from deq_jax.training.process.signals import stop_requests
-from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
+from deq_jax.training.programs import Programs, compile_programs, evaluate_split
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.steps.batches import train_batch
+from deq_jax.training.start import Start, find_start
+from deq_jax.training.steps.batches import count, train_batch
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
 
 _SECONDS_BETWEEN_CURVES = 60.0
-
-
-class _Start(NamedTuple):
-    """Where a run begins, or goes on."""
-
-    state: TrainState
-    step: int
-    seconds: float
-    is_evaluated: bool
 
 
 def run(
@@ -73,24 +66,30 @@ def run(
     plan, state = prepare(open_task(), settings)
     with held(out):
         require_usable(out, config, opener)  # again: another process may have begun, and ended, in the meantime
-        return _run(plan, state, Console(is_quiet=is_quiet), lambda: claim(out, config, opener), next_steps)
+        start = find_start(plan, state, type(config))
+        return _run(plan, start, Console(is_quiet=is_quiet), lambda: claim(out, config, opener), next_steps)
 
 
 def _run(
-    plan: Plan, state: TrainState, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
+    plan: Plan, start: Start, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
 ) -> int:
     out, data = plan.settings.out, plan.task.data
-    start, described = _find_start(out, state), environment.describe_data(data)
+    described = environment.describe_data(data)
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
-    if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
+    if start.is_last:
         console.say(f"{out} is finished: {reached(out, plan.task)}. Nothing to do.")
         return 0
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     console.say(
         f"{data.name}: {described[f'training_{data.unit}']:,} training and {described[f'test_{data.unit}']:,} test "
-        f"{data.unit}. "
-        f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
+        f"{data.unit}"
+        + (
+            f", {count(plan.splits['validation']):,} {data.unit} for validation. "
+            if "validation" in plan.splits
+            else ". "
+        )
+        + f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else ".")
     )
     if len(jax.devices()) > 1:
@@ -102,6 +101,7 @@ def _run(
     # Only now, since a task whose functions return something else than they have promised has begun no run.
     claim_folder()
     _clear_way(out, start.step)
+    _warn_of_changes(out)
     environment.write(
         out / "environment.json",
         environment.describe()
@@ -114,25 +114,25 @@ def _run(
         },
         is_anew=not start.step,
     )
-    with console.progress(max(plan.last_step, start.step), start.step) as progress:
-        signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress)
-    curves.draw(out, plan.task.metrics)
+    with stop_requests() as stop:
+        with console.progress(max(plan.last_step, start.step), start.step) as progress:
+            signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress, stop)
+        curves.draw(out, plan.task.metrics)
     if signal is not None:
         console.say("Stopped. Started again, it goes on.")
         return 128 + signal
-    console.say(summary(out, plan.task, next_steps))
+    console.say(summary(out, plan.task, plan.settings, next_steps))
     return 0
 
 
-def _find_start(out: Path, state: TrainState) -> _Start:
-    """The latest readable checkpoint, or else `state`. Writes nothing: a finished run may lie in a read-only folder."""
-    restored = checkpoints.restore(out, like=state)
-    state, seconds = restored or (state, 0.0)
-    step = int(state.step)
-    records = [record for record in metrics.read(out / "metrics.jsonl") if record["step"] <= step]
-    is_evaluated = any(record["kind"] == "eval" and record["step"] == step for record in records)
-    # An evaluation after the checkpoint has taken its time, too.
-    return _Start(state, step, max([seconds, *(record["seconds"] for record in records[-1:])]), is_evaluated)
+def _warn_of_changes(out: Path) -> None:
+    """Says what the result depends on to the last bit, and is other than when the run was last started."""
+    for name, (was, now) in environment.changes_since(environment.latest(out)).items():
+        print(
+            f"warning: {name}: {now}, where the run had {was}; what follows may differ from an uninterrupted run "
+            f"in the last bits.",
+            file=sys.stderr,
+        )
 
 
 def _clear_way(out: Path, step: int) -> None:
@@ -148,40 +148,58 @@ def _clear_way(out: Path, step: int) -> None:
         )
 
 
-def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], float], progress: Progress) -> int | None:
+def _train(
+    plan: Plan,
+    programs: Programs,
+    start: Start,
+    clock: Callable[[], float],
+    progress: Progress,
+    stop: Callable[[], int | None],
+) -> int | None:
     """Takes the run to its last step. Returns the signal that stopped it before, or None."""
     settings, out, state, result = plan.settings, plan.settings.out, start.state, plan.task.result
-    measured_results = results(metrics.read(out / "metrics.jsonl"), result)
+    records = metrics.read(out / "metrics.jsonl")
+    measured_results = results(records, result)
+    watch = Watch(records, lambda text: print(text, file=sys.stderr), settings)
 
     def best_of(steps: Sequence[int]) -> int | None:
         return best_step(measured_results, result, steps)
 
     with (
-        stop_requests() as stop,
         tensorboard.opened(out, start.step) as events,
         checkpoints.opened(out, kept=best_of, before=lambda: sync(out / "metrics.jsonl")) as writer,
     ):
-        logbook = Logbook(out / "metrics.jsonl", events, progress, clock, plan.epoch_of, plan.task.metrics)
+        logbook = Logbook(
+            out / "metrics.jsonl",
+            events,
+            progress,
+            clock,
+            plan.epoch_of,
+            plan.task.metrics,
+            watch.add,
+            skips=settings.optimizer.skip_non_finite,
+        )
 
-        def evaluate_on_test(state: TrainState, step: int) -> None:
-            means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: stop() is not None)
-            if means is None:
-                return
-            logbook.evaluated(step, means)
-            if math.isfinite(means[result.name]):
-                measured_results[step] = means[result.name]
-            if not math.isfinite(means["loss"]):
-                # No training step may follow that would notice.
-                writer.settle()
-                raise _diverged(out, f"the test loss is not finite after step {step:,}", step + 1)
+        def evaluate(state: TrainState, step: int) -> None:
+            for split in plan.evaluated:
+                means = evaluate_split(plan, programs, split, state, is_cancelled=lambda: stop() is not None)
+                if means is None:
+                    return
+                logbook.evaluated(split, step, means)
+                if math.isfinite(means[result.name]) and split == plan.evaluated[0]:
+                    measured_results[step] = means[result.name]
+                if not math.isfinite(means["loss"]):
+                    # No training step may follow that would notice.
+                    writer.settle()
+                    raise _diverged(plan, f"the {split} loss is not finite after step {step:,}", step + 1)
 
         if plan.evaluates_at(start.step) and not start.is_evaluated:
-            evaluate_on_test(state, start.step)
+            evaluate(state, start.step)
         saved = drawn = clock()
         if stop() is not None:
             return stop()
         for step in range(start.step + 1, plan.last_step + 1):
-            batch = train_batch(plan.task.data.splits["train"], settings.seed, step - 1, settings.batch_size)
+            batch = train_batch(plan.splits["train"], settings.seed, step - 1, settings.batch_size)
             started = clock()
             state, measured = programs.train_steps[plan.phase_of(step)](state, batch)
             try:
@@ -192,27 +210,31 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
                 logbook.settle()
             except NotFiniteError as error:
                 writer.settle()
-                raise _diverged(out, str(error), error.step) from error
+                raise _diverged(plan, str(error), error.step) from error
             events.flush()
             writer.save(state, clock())
             saved = clock()
             if plan.evaluates_at(step):
-                evaluate_on_test(state, step)
+                evaluate(state, step)
                 if clock() - drawn > _SECONDS_BETWEEN_CURVES:
                     curves.draw(out, plan.task.metrics)
                     drawn = clock()
+                if is_stalled(measured_results, result, settings.validation.patience):
+                    progress.say(f"Stopped early: {settings.validation.patience} evaluations without a better result.")
+                    break
             # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
             if stop() is not None:
                 break
         return stop()
 
 
-def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
+def _diverged(plan: Plan, what: str, failed: int) -> NonFiniteLossError:
     """Names the last good checkpoint, and sets aside those that are none, so that an evaluation reads it.
 
     The step that failed has measured the state before its own update, so a checkpoint of that state is as broken; only
     earlier ones have been followed by a step that went well.
     """
+    out = plan.settings.out
     good = checkpoints.latest_before(out, failed - 1)
     checkpoints.set_aside_after(out, good or 0, "diverged")
     named = (
@@ -220,6 +242,4 @@ def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
         if good is None
         else f"the last good checkpoint is {checkpoints.folder_of(out, good)}"
     )
-    return NonFiniteLossError(
-        f"{what}; {named}.\nTry a lower optimizer.learning_rate or solver.tol, in another folder."
-    )
+    return NonFiniteLossError(f"{what}; {named}.\n{advice(plan.settings)}")

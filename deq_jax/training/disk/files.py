@@ -7,12 +7,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from etils import epath
 
 from deq_jax.training.errors import UserError, reason
-
 
 _marks: dict[Path, tuple[Path, os.stat_result]] = {}
 """Of the folders that are this process's own, a file in each, and what the system knew it by at first."""
@@ -88,10 +86,7 @@ def sync(path: Path | epath.Path) -> None:
         os.close(descriptor)
 
 
-_AnyPath = TypeVar("_AnyPath", Path, epath.Path)
-
-
-def set_aside(path: _AnyPath, pattern: str) -> _AnyPath:
+def set_aside[P: (Path, epath.Path)](path: P, pattern: str) -> P:
     """Renames to the first name that is free, `pattern` with 0, 1, ... in the place of its {}. Returns the new path."""
     names = (path.with_name(pattern.format(k)) for k in itertools.count())
     target = next(name for name in names if not name.exists())

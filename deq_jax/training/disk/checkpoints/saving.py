@@ -94,7 +94,9 @@ class Writer:
 
 @contextmanager
 def opened(
-    run: Path, kept: Callable[[Sequence[int]], int | None] = lambda steps: None, before: Callable[[], None] = lambda: None
+    run: Path,
+    kept: Callable[[Sequence[int]], int | None] = lambda steps: None,
+    before: Callable[[], None] = lambda: None,
 ) -> Iterator[Writer]:
     """A `Writer` of checkpoints, which at its end has written all."""
     with _silence():
