@@ -1,5 +1,33 @@
+import os
+import shutil
+import tempfile
+
 import jax
 import pytest
+
+
+def pytest_configure(config):
+    """Most of the tests' time is compilation: code is made quickly rather than made quick, and once for all processes.
+
+    That is every worker, and every program that a test starts.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_optimization_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()
+    if not hasattr(config, "workerinput"):
+        config.programs = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="deq-jax-tests-")
+    for name, value in (
+        ("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"]),
+        ("jax_persistent_cache_min_compile_time_secs", 0.0),
+        ("jax_persistent_cache_min_entry_size_bytes", -1),
+    ):
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "programs"):
+        shutil.rmtree(config.programs, ignore_errors=True)
 
 
 @pytest.fixture
@@ -18,11 +46,10 @@ def few_compiled_programs():
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
-    """The folder of a tiny run trained to its end; compiled programs are kept where only these tests look."""
+    """The folder of a tiny run trained to its end."""
     from deq_jax.tasks.images.train import train
     from tests.runs import tiny
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     out = tmp_path_factory.mktemp("runs") / "finished"
     assert train(tiny(out)) == 0
     return out

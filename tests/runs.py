@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
-
-import jax
 
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.groups import DataConfig, ModelConfig
@@ -43,12 +40,6 @@ def tiny(out: Path, **changes) -> Config:
         solver=SolverConfig(max_iter=6, m=3),
     )
     return dataclasses.replace(config, **changes)
-
-
-def environment() -> dict[str, str]:
-    """For a process of its own: compiled programs are shared with this one, and not with the user's."""
-    cache = jax.config.jax_compilation_cache_dir
-    return os.environ | ({"JAX_COMPILATION_CACHE_DIR": cache} if cache else {})
 
 
 def records(run: Path) -> list[dict]:

@@ -22,13 +22,12 @@ LOSS, SHARE = Result("loss", "", False), Result("accuracy", "%", True)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def dictated(tmp_path_factory):
-    """Evaluations that come to ERRORS, whatever was trained; compiled programs are kept."""
+def dictated():
+    """Evaluations that come to ERRORS, whatever was trained."""
 
     def evaluate(plan, programs, split, state, is_cancelled):
         return evaluate_split(plan, programs, split, state, is_cancelled) | {"error": ERRORS[int(state.step)]}
 
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deq_jax.training.run.evaluate_split", evaluate)
         yield

@@ -16,7 +16,7 @@ from deq_jax.tasks.images.task import OPENER, scaled
 from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import claim
 from deq_jax.training.programs import evaluate_split
-from tests.runs import environment, records, tiny
+from tests.runs import records, tiny
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("run")
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.xdist_group("run")
 
 def test_it_prints_one_json_object_that_repeats_the_runs_own_evaluation(finished_run):
     command = [sys.executable, "-m", "deq_jax.evaluate", str(finished_run)]
-    printed = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(printed.stdout)
     assert printed.stdout.count("\n") == 1
     last = records(finished_run)[-1]

@@ -17,7 +17,6 @@ from deq_jax import training
 from deq_jax.export import main
 from deq_jax.tasks.images.data import load
 from deq_jax.tasks.images.task import scaled
-from tests.runs import environment
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("run")
@@ -44,7 +43,7 @@ for n in (2, 5):
 def file(finished_run, tmp_path_factory):
     path = tmp_path_factory.mktemp("exported") / "digits.jax"
     command = [sys.executable, "-m", "deq_jax.export", str(finished_run), str(path)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "images uint8 [batch, 8, 8, 1] on cpu, cuda, tpu" in done.stdout
     assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9" in done.stdout
     assert done.stderr == ""

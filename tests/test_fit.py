@@ -25,7 +25,7 @@ from tests.runs import records, tiny, without_times
 from tests.unchecked import unchecked
 
 ROOT = Path(__file__).parents[1]
-# One worker runs them all, and those of test_run.py: they share one run and its compiled programs.
+# One worker runs them all, and those of test_run.py: they share one run.
 pytestmark = pytest.mark.xdist_group("run")
 
 
@@ -37,7 +37,6 @@ def task():
 @pytest.fixture(scope="module")
 def fitted(task, tmp_path_factory):
     """A run, and what fit gave for it."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     out = tmp_path_factory.mktemp("runs") / "mine"
     return out, training.fit(task, out=str(out), **QUICK)
 

@@ -19,7 +19,7 @@ from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
 from tests.pictures import SHAPES, shapes_folder
-from tests.runs import environment, records, tiny, without_times
+from tests.runs import records, tiny, without_times
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("run")
@@ -143,7 +143,7 @@ def test_a_run_of_an_older_version_names_its_data_set_otherwise(tmp_path):
 )
 def test_a_mistake_ends_with_status_2_and_a_line_or_two(tmp_path, arguments, said):
     command = [sys.executable, "train.py", "images", "--out", str(tmp_path / "run"), *arguments]
-    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 2
     assert said in ended.stderr
     assert ended.stderr.startswith("error: ")

@@ -19,7 +19,7 @@ from deq_jax.tasks.images.task import scaled
 from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import claim
 from tests.own_task import QUICK, own_task
-from tests.runs import environment, tiny
+from tests.runs import tiny
 
 ROOT = Path(__file__).parents[1]
 KEYS = ["file", "class", "probability", "residual", "evaluations"]
@@ -50,7 +50,7 @@ def predicted(capsys, *arguments):
 
 def test_json_says_what_the_model_does_solved_as_in_an_evaluation(finished_run, files):
     command = [sys.executable, "-m", "deq_jax.predict", str(finished_run), *files, "--json"]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
     logits, solution = training.load(finished_run).model(scaled(load("digits", "test").images[:5]))
     probabilities = jax.nn.softmax(logits)

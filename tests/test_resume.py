@@ -19,7 +19,7 @@ from deq_jax.training.errors import UserError
 from deq_jax.training.settings.solves import EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 from deq_jax.training.steps.step import create_state
-from tests.runs import TINY_FIELDS, environment, records, tiny, without_times
+from tests.runs import TINY_FIELDS, records, tiny, without_times
 
 ROOT = Path(__file__).parents[1]
 # One worker runs them all, and those of test_run.py: they share one run and its compiled programs.
@@ -40,9 +40,7 @@ def assert_same_run(one, other):
 def start(out, *fields):
     """train.py as a process of its own, checkpointing after almost every step."""
     command = [sys.executable, "train.py", "digits", "--out", str(out), *TINY_FIELDS, "--checkpoint-minutes", "1e-6"]
-    return subprocess.Popen(
-        [*command, *fields], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    return subprocess.Popen([*command, *fields], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def wait_for_lines(process, out, count):
