@@ -9,6 +9,7 @@ import pytest
 
 from deq_jax.tasks.images.data import Examples
 from deq_jax.training.disk import environment
+from deq_jax.training.disk.folder import require_same_data
 from deq_jax.training.task import Data
 
 

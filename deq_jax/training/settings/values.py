@@ -32,7 +32,7 @@ def taken(name: str, value: Any, hint: Any) -> Any:
     raise ValueError(f"{name} is {_shown(value)}; expected {' or '.join(map(_said, kinds))}.")
 
 
-def _as_float(value: float) -> float:
+def _as_float(value: int | float) -> float:
     try:
         return float(value)
     except OverflowError:
