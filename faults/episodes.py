@@ -60,13 +60,13 @@ def _started(kind: Kind, out: Path, shadow: Path, log: Path, env: Mapping[str, s
 
 
 def _injected(kind: Kind, process: Process, out: Path, shadow: Path, rng: random.Random) -> list[str]:
-    kind.inject(process, out, rng)
+    at_once = kind.inject(process, out, rng)
     statuses = kind.statuses
     if not kind.ends:
         wait_for_steps(process, out, _lines(out) + 2)
         process.process.terminate()
         statuses = _TERMINATED
-    status, wrong = process.wait(), []
+    status, wrong = process.wait(), [at_once] if at_once else []
     if status not in statuses and status != 0:
         wrong.append(f"status {status}: {process.said().strip().splitlines()[-2:]}")
     if "Traceback" in process.said():

@@ -7,13 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from faults.runs import Process
 
-Fault = Callable[[Process, Path, random.Random], None]
+Fault = Callable[[Process, Path, random.Random], str | None]
+"""Of the process, the run's folder, and what is random; gives what is wrong at once, if anything is."""
 
 
 class Kind(NamedTuple):
@@ -26,7 +28,7 @@ class Kind(NamedTuple):
     """How the process may end by it; none: it is killed before what is left is looked at."""
     redirected: str = ""
     """What the shell that starts it does to its streams and limits."""
-    env: dict[str, str] = {}
+    env: Mapping[str, str] = types.MappingProxyType({})
     ends: bool = True
     """The process ends by it; else it is to go on, and is stopped a little later."""
     is_lost: bool = False
@@ -163,12 +165,14 @@ def checkpoints_removed(process: Process, out: Path, rng: random.Random) -> None
     shutil.rmtree(out / "checkpoints")
 
 
-def second_process(process: Process, out: Path, rng: random.Random) -> None:
+def second_process(process: Process, out: Path, rng: random.Random) -> str | None:
     """Another training is started in the same folder, and is to be refused."""
     words = process.process.args
-    other = subprocess.run(words, capture_output=True, text=True, env=process_env(process), check=False)  # noqa: S603
-    assert other.returncode == 2 and "another process is training" in other.stderr, other.stderr
+    other = subprocess.run(words, capture_output=True, text=True, env=process_env(process), check=False)
+    is_over = process.process.poll() is not None  # then there was none to be refused by
     process.process.kill()
+    is_refused = other.returncode == 2 and "another process is training" in other.stderr
+    return None if is_refused or is_over else f"the second is not refused: {other.returncode} {other.stderr[-200:]}"
 
 
 def process_env(process: Process) -> dict[str, str]:

@@ -80,8 +80,7 @@ class Process:
 
 def _full_pipe() -> int:
     """The end to write to of a pipe that is full, and whose reader is there and never reads."""
-    reader, writer = os.pipe()
-    os.set_inheritable(reader, True)  # as long as the process lives, so does its reader
+    _, writer = os.pipe()  # the other end stays open, here
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):
         while True:
