@@ -1,4 +1,4 @@
-"""The short form of `make faults`: a few faults of each sort, injected into real trainings, and the suite's own parts."""
+"""The short form of `make faults`: a few faults, injected into a real training, and the parts of the suite."""
 
 import os
 import random

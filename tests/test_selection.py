@@ -1,4 +1,4 @@
-"""By what a run is judged, when it stops by itself, how it is made longer, what it begins with, and whether it is well."""
+"""By what a run is judged, when it stops by itself, how it is made longer, and what it begins with."""
 
 import jax
 import numpy as np
