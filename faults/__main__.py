@@ -1,6 +1,6 @@
 """Injects faults into real trainings, prints how many each kind has survived, and the seed that repeats it.
 
-python -m faults [--faults 300] [--seed N] [--workers 2] [--keep]
+python -m faults [--faults 300] [--seed N] [--workers 2] [--only trainings]
 """
 
 import argparse
@@ -76,21 +76,24 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--faults", type=int, default=len(KINDS) * 12)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--workers", type=int, default=max(1, len(os.sched_getaffinity(0))))
+    parser.add_argument("--only", choices=["settings", "trainings"])
     given = parser.parse_args(arguments)
     began, folder = time.monotonic(), Path(tempfile.mkdtemp(prefix="faults-"))
     print(f"Seed {given.seed}; what goes wrong is kept in {folder}.", flush=True)
     rng = random.Random(given.seed)
     rows, wrong = [], []
-    for name, (tried, refused, bad) in (
-        ("bad command lines", refused_commands(rng)),
-        ("bad configuration files", refused_configurations(rng, folder / "configuration")),
-    ):
+    trials = {
+        "bad command lines": lambda: refused_commands(rng),
+        "bad configuration files": lambda: refused_configurations(rng, folder / "configuration"),
+    }
+    for name, trial in trials.items() if given.only != "trainings" else ():
+        tried, refused, bad = trial()
         rows.append((name, tried, tried - len(bad)))
         wrong += bad
         print(f"  {name}: {tried} tried, {refused} refused, the others are none that cannot be meant", flush=True)
     for bad in wrong:
         print(f"  {bad}")
-    suffered = injected(given.faults, given.seed, given.workers, folder) if given.faults else []
+    suffered = injected(given.faults, given.seed, given.workers, folder) if given.only != "settings" else []
     counts = collections.Counter(one.kind for one in suffered)
     lost = collections.Counter(one.kind for one in suffered if one.wrong)
     rows += [(name, count, count - lost[name]) for name, count in sorted(counts.items())]

@@ -92,10 +92,14 @@ def configurations(rng: random.Random) -> Iterator[Any]:
         )
 
 
-def refused_commands(rng: random.Random) -> tuple[int, int, list[str]]:
-    """How many were tried and refused, and what came of others that is neither refusal nor a configuration."""
+def refused_commands(rng: random.Random, number: int | None = None) -> tuple[int, int, list[str]]:
+    """How many were tried and refused, and what came of others that is neither refusal nor a configuration.
+
+    With a number only so many, drawn from all.
+    """
     tried, refused, wrong = 0, 0, []
-    for words in command_lines(rng):
+    every = list(command_lines(rng))
+    for words in every if number is None else rng.sample(every, number):
         tried += 1
         try:
             parse(words, PRESETS)

@@ -57,9 +57,9 @@ def test_a_run_stalls_when_so_many_results_are_no_better():
 
 
 def test_the_best_is_chosen_by_the_validation_split_where_there_is_one():
-    lines = [{"kind": kind, "step": k, "loss": loss} for k, kind, loss in ((1, "eval", 1), (2, "eval", 0))]
+    lines = [{"kind": kind, "step": k, "loss": loss} for k, kind, loss in ((1, "eval", 1.0), (2, "eval", 0.0))]
     assert best_step(results(lines, LOSS), LOSS, [1, 2]) == 2
-    lines += [{"kind": "validation", "step": k, "loss": loss} for k, loss in ((1, 3), (2, 4))]
+    lines += [{"kind": "validation", "step": k, "loss": loss} for k, loss in ((1, 3.0), (2, 4.0))]
     assert best_step(results(lines, LOSS), LOSS, [1, 2]) == 1
 
 
