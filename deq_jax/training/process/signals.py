@@ -23,8 +23,11 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
         yield lambda: None
         return
     before = {number: signal.getsignal(number) for number in _signals()}
+    # Nobody else is to hear of the first one: not `interrupts_end_at_once`, which would take it for its own.
+    wakened = signal.set_wakeup_fd(-1)
 
     def restore() -> None:
+        signal.set_wakeup_fd(wakened)
         for number, handler in before.items():
             signal.signal(number, handler)
 
