@@ -15,7 +15,7 @@ FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] +
 CHECK_PYTHON = $(if $(and $(FOUND),$(if $(findstring old,$(FOUND)),,ok)),,\
   $(error deq_jax needs Python 3.12 or newer, but $(PYTHON) is $(if $(FOUND),$(firstword $(FOUND)),not there); name one with: make PYTHON=python3.12))
 
-.PHONY: help setup train test test-lowest docs notebooks package bench results clean
+.PHONY: help setup train test test-lowest docs notebooks package bench faults results clean
 
 help:
 	@echo 'make train   set up, then train on the digits that ship with scikit-learn'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test-lowest  run the tests with the lowest versions that pyproject.toml names'
 	@echo 'make package      build what would be published into dist/, and check it'
 	@echo 'make bench   set up the peers too, then time a training step side by side; options in ARGS'
+	@echo 'make faults  make everything go wrong in real trainings, and print what they survive; options in ARGS'
 	@echo 'make results write RESULTS.md from the finished runs below runs/'
 	@echo 'make setup   only set up $(VENV) from the pinned versions'
 	@echo 'make clean   remove $(VENV) and every cache; runs are kept'
@@ -61,6 +62,9 @@ $(LOWEST)/.installed: pyproject.toml constraints-lowest.txt
 	$(CHECK_PYTHON)$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --constraint constraints-lowest.txt --editable '.[test]'
 	@touch $@
+
+faults: $(STAMP)
+	$(BIN)/python -m faults $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks.training $(ARGS)

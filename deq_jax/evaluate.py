@@ -23,17 +23,17 @@ import numpy as np
 import tyro
 from jaxtyping import Int
 
-from deq_jax import plots
 from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.task import OPENER, open_task
 from deq_jax.tasks.images.use.confusion import measured
 from deq_jax.tasks.measuring import MEASURED, measured_run, with_solve
-from deq_jax.training.disk.files import writing_to
 from deq_jax.training.disk.folder import opener_of, read_config, require_task
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.loading import restored
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
+from deq_jax.training.process.signals import interrupts_end_at_once
+from deq_jax.training.process.terminal import lasting_output
 from deq_jax.training.settings.solves import filled_from
 
 
@@ -116,16 +116,20 @@ def draw(run: Path, evaluation: Evaluation) -> None:
     """Draws the confusion matrix into the run.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: it cannot be drawn, or the folder not be written to.
     """
     result = evaluation.result
     title = f"{run.absolute().name}, {result['split']} split, step {result['step']:,}: {result['accuracy']:.2%}"
-    figure = plots.confusion(evaluation.confusion, evaluation.classes, title=title.replace("$", r"\$"))
     name = "confusion.png" if result["split"] == "test" else f"confusion-{result['split']}.png"
     temporary = run / f".{name}"
-    with writing_to(run):
+    try:
+        from deq_jax import plots  # here, since it may not even be imported: of a backend that there is not
+
+        figure = plots.confusion(evaluation.confusion, evaluation.classes, title=title.replace("$", r"\$"))
         figure.savefig(temporary, dpi=110, format="png")
         temporary.replace(run / name)
+    except Exception as error:  # of whatever a drawing library raises
+        raise UserError(f"{run / name} is not drawn ({type(error).__name__}: {error}).") from error
 
 
 class _Given(NamedTuple):
@@ -180,8 +184,9 @@ def main(arguments: list[str]) -> None:
         try:
             draw(given.run, evaluation)
         except UserError as error:  # as of a run in a folder that may only be read
-            print(f"warning: the confusion matrix is not drawn: {error}", file=sys.stderr)
+            print(f"warning: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with lasting_output(), interrupts_end_at_once():
+        main(sys.argv[1:])

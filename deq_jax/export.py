@@ -21,6 +21,8 @@ from deq_jax.training.disk.files import write_atomically
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend
+from deq_jax.training.process.signals import interrupts_end_at_once
+from deq_jax.training.process.terminal import lasting_output
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -90,4 +92,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with lasting_output(), interrupts_end_at_once():
+        main(sys.argv[1:])

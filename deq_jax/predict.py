@@ -23,6 +23,7 @@ from deq_jax.tasks.images.use.pictures import UnreadableError, read, require_cha
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, told_of_memory, use_persistent_cache
+from deq_jax.training.process.signals import interrupts_end_at_once
 from deq_jax.training.process.terminal import lasting_output
 from deq_jax.training.steps.batches import eval_batch_size
 
@@ -133,5 +134,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with lasting_output():
+    with lasting_output(), interrupts_end_at_once():
         main(sys.argv[1:])

@@ -11,7 +11,7 @@ from flax import nnx
 from deq_jax import training
 from deq_jax.training.disk import checkpoints
 from deq_jax.training.disk.best import best_step, results
-from deq_jax.training.programs import evaluate_test_split
+from deq_jax.training.programs import evaluate_split
 from deq_jax.training.task import Result
 from tests.own_task import QUICK, Ordinary, arrays, ordinary_loss, own_task
 from tests.unchecked import unchecked
@@ -25,11 +25,11 @@ LOSS, SHARE = Result("loss", "", False), Result("accuracy", "%", True)
 def dictated():
     """Evaluations that come to ERRORS, whatever was trained."""
 
-    def evaluate(plan, programs, state, is_cancelled):
-        return evaluate_test_split(plan, programs, state, is_cancelled) | {"error": ERRORS[int(state.step)]}
+    def evaluate(plan, programs, split, state, is_cancelled):
+        return evaluate_split(plan, programs, split, state, is_cancelled) | {"error": ERRORS[int(state.step)]}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deq_jax.training.run.evaluate_test_split", evaluate)
+        patch.setattr("deq_jax.training.run.evaluate_split", evaluate)
         yield
 
 

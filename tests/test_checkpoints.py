@@ -1,5 +1,7 @@
 import contextlib
+import json
 import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from flax import nnx
 
 from deq_jax.training.disk import checkpoints
+from deq_jax.training.disk.checkpoints import seal
 from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainState, create_state
 
@@ -26,9 +29,9 @@ def state_at(step, width=40):
 
 
 def save(run, *steps):
-    with checkpoints.opened(run) as manager:
+    with checkpoints.opened(run) as writer:
         for step in steps:
-            checkpoints.save(manager, state_at(step), seconds=10.0 * step)
+            writer.save(state_at(step), seconds=10.0 * step)
 
 
 def assert_restored(restored, step):
@@ -69,7 +72,13 @@ def damage_the_seal(folder):
     (folder / "seal.json").write_text("{")
 
 
-DAMAGES = [truncate, flip_a_bit, remove_a_file, leave_unfinished, damage_the_seal]
+def flip_a_bit_of_the_seals_form(folder):
+    """It once was taken for the seal of another model, which ended the run."""
+    file = folder / "seal.json"
+    file.write_text(file.read_text().replace("float32[40]", "float32[41]", 1))
+
+
+DAMAGES = [truncate, flip_a_bit, remove_a_file, damage_the_seal, flip_a_bit_of_the_seals_form]
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):
@@ -96,6 +105,63 @@ def test_a_damaged_latest_one_is_passed_over_with_a_warning(tmp_path, damage, ca
     assert capfd.readouterr().err.splitlines() == [
         f"warning: {tmp_path / 'checkpoints' / '2'} is damaged; continuing from step 1."
     ]
+
+
+def test_one_without_a_seal_is_called_unfinished(tmp_path, capfd):
+    save(tmp_path, 1, 2)
+    leave_unfinished(tmp_path / "checkpoints" / "2")
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
+    assert "2 is unfinished; continuing from step 1" in capfd.readouterr().err
+
+
+def test_no_flipped_bit_of_a_seal_is_believed(tmp_path):
+    save(tmp_path, 1)
+    folder = checkpoints.folder_of(tmp_path, 1)
+    sound, content = seal.read(folder), (folder / "seal.json").read_bytes()
+    for place in range(0, 8 * len(content), 7):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        (folder / "seal.json").write_bytes(flipped)
+        assert seal.read(folder) in (None, sound)
+
+
+def test_a_seal_of_an_older_version_which_has_no_digest_of_its_own_is_read(tmp_path):
+    save(tmp_path, 1)
+    file = tmp_path / "checkpoints" / "1" / "seal.json"
+    content = json.loads(file.read_text())
+    del content["seal"]
+    file.write_text(json.dumps(content))
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
+
+
+def test_a_checkpoint_appears_with_its_seal(tmp_path, monkeypatch):
+    """A run killed in the midst of a save leaves nothing under a checkpoint's name, nor does a reader see any."""
+    seen = []
+
+    def look(folder, *arguments):
+        seen.append(checkpoints.steps_of(tmp_path))
+        seal.seal(folder, *arguments)
+
+    monkeypatch.setattr("deq_jax.training.disk.checkpoints.saving.seal", look)
+    save(tmp_path, 1, 2)
+    assert seen == [[], [1]]
+
+
+def test_one_that_a_living_run_removes_beside_its_reader_is_no_damage(tmp_path, monkeypatch, capfd):
+    save(tmp_path, 1, 2)
+    truncate(tmp_path / "checkpoints" / "2")  # half removed
+    monkeypatch.setattr("time.sleep", lambda seconds: shutil.rmtree(tmp_path / "checkpoints" / "2"))
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), 1)
+    assert capfd.readouterr().err == ""
+
+
+def test_only_the_last_few_that_were_set_aside_are_kept(tmp_path):
+    for _ in range(5):
+        save(tmp_path, 1)
+        checkpoints.set_aside_after(tmp_path, 0)
+    names = sorted(entry.name for entry in (tmp_path / "checkpoints").iterdir())
+    assert len(names) == 3
+    assert all(name.startswith("damaged-1-") for name in names)
 
 
 @pytest.mark.parametrize("name", [".DS_Store", "default/.nfs0001", "notes.txt"])
@@ -162,12 +228,8 @@ def files_of_at_most(size):
 @pytest.mark.parametrize("size", [0, 1500])
 def test_what_cannot_be_written_is_a_user_error_and_costs_no_earlier_checkpoint(tmp_path, size, capfd):
     save(tmp_path, 1)
-    with (
-        checkpoints.opened(tmp_path) as manager,
-        pytest.raises(UserError) as error,
-        files_of_at_most(size),
-    ):
-        checkpoints.save(manager, state_at(2), seconds=20.0)
+    with pytest.raises(UserError) as error, files_of_at_most(size):
+        save(tmp_path, 2)
     assert str(error.value) == f"cannot write to {tmp_path}: File too large."
     assert capfd.readouterr().err == ""
     checkpoints.set_aside_after(tmp_path, 1)

@@ -82,7 +82,7 @@ def test_the_tests_own_settings_are_the_same_on_the_command_line():
         ("digit", "unknown preset 'digit'; did you mean digits?"),
         ("mnist", "Presets: digits, cifar10-tutorial, cifar10-fast,"),
         ("mnist", "Expected python train.py PRESET [--field value ...]."),
-        ("digits --seed 12345678901234567890", "seed must be below 2**32"),
+        ("digits --seed 12345678901234567890", "seed must be at most 4,294,967,295"),
         ("digits --epoch 3", "unknown field '--epoch'; did you mean --epochs?"),
         ("digits --solver.tool=3", "unknown field '--solver.tool'; did you mean --solver.tol"),
         ("digits --quite", "unknown field '--quite'; did you mean --quiet?"),

@@ -81,3 +81,13 @@ def test_stability_is_drawn_where_it_was_measured(tmp_path):
 
     assert ink() == 0
     assert ink(0.9, 1.1) > 20
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_run(tmp_path, capsys, monkeypatch):
+    write(tmp_path, train(1))
+    (tmp_path / ".curves.png").mkdir()
+    curves.draw(tmp_path, {"accuracy": "%"})
+    assert capsys.readouterr().err.startswith(f"warning: {tmp_path / 'curves.png'} is not drawn (IsADirectoryError")
+    monkeypatch.setattr("deq_jax.plots.curves", lambda *arguments, **options: 1 / 0)
+    curves.draw(tmp_path, {"accuracy": "%"})
+    assert "is not drawn (ZeroDivisionError" in capsys.readouterr().err

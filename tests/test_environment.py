@@ -9,6 +9,7 @@ import pytest
 
 from deq_jax.tasks.images.data import Examples
 from deq_jax.training.disk import environment
+from deq_jax.training.disk.folder import require_same_data
 from deq_jax.training.task import Data
 
 
@@ -75,3 +76,32 @@ def test_what_a_resumption_says_goes_before_the_start(tmp_path):
     assert (known["steps"], known["parameters"]) == (7, 1)
     (tmp_path / "environment.json").write_text("[")
     assert environment.latest(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "null",
+        "[" * 100_000,
+        '{"resumed": 3, "data": 5}',
+        '{"data": {"training_samples": "many"}, "resumed": [1, null, {"data": []}]}',
+        '{"sample": {"images": ["x"]}, "classes": 5, "steps": "x", "cpu_count": "x", "packages": 1, "resumed": {}}',
+    ],
+)
+def test_whatever_the_file_holds_nothing_of_it_that_is_wrong_is_used(tmp_path, content):
+    (tmp_path / "environment.json").write_text(content)
+    data = {"training_samples": 3, "test_samples": 1, "encoding": None, "digest": "0"}
+    require_same_data(tmp_path, data, "samples", "Give the data")
+    known = environment.latest(tmp_path)
+    assert not known.keys() & {"sample", "classes", "steps", "cpu_count", "packages"}
+    assert environment.changes_since(known) == {}
+    environment.write(tmp_path / "environment.json", {"data": data}, is_anew=False)
+    assert environment.latest(tmp_path)["data"] == data
+
+
+def test_what_the_last_bit_of_a_result_depends_on_is_compared():
+    known = environment.describe()
+    assert environment.changes_since(known) == {}
+    assert environment.changes_since(known | {"cpu_count": 999})["cores"][0] == 999

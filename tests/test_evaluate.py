@@ -15,7 +15,7 @@ from deq_jax.tasks.images.groups import DataConfig
 from deq_jax.tasks.images.task import OPENER, scaled
 from deq_jax.tasks.images.train import train
 from deq_jax.training.disk.folder import claim
-from deq_jax.training.programs import evaluate_test_split
+from deq_jax.training.programs import evaluate_split
 from tests.runs import records, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -120,18 +120,18 @@ def test_the_confusion_is_drawn_into_the_run_one_for_each_split(finished_run, tm
     evaluate.main([str(run)])
     printed = capsys.readouterr()
     assert json.loads(printed.out)["count"] == 360
-    assert printed.err.startswith("warning: the confusion matrix is not drawn: cannot write to")
+    assert printed.err.startswith(f"warning: {run / 'confusion.png'} is not drawn")
 
 
 def test_the_best_and_any_other_checkpoint_can_be_evaluated(tmp_path, capsys, monkeypatch):
     """Of a run in five parts, of which the first is made to be the best."""
 
-    def dictated(plan, programs, state, is_cancelled):
-        means = evaluate_test_split(plan, programs, state, is_cancelled)
+    def dictated(plan, programs, split, state, is_cancelled):
+        means = evaluate_split(plan, programs, split, state, is_cancelled)
         return means | {"accuracy": 0.99 if state.step == 2 else 0.5}
 
     with monkeypatch.context() as patch:
-        patch.setattr("deq_jax.training.run.evaluate_test_split", dictated)
+        patch.setattr("deq_jax.training.run.evaluate_split", dictated)
         for steps in (2, 3, 4, 5, 6):
             assert train(tiny(tmp_path, max_steps=steps)) == 0
     capsys.readouterr()

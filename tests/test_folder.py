@@ -73,7 +73,19 @@ def test_a_file_is_refused(tmp_path):
         ('{"dataset": "digits"}', "out missing"),
         ('{"dataset": "digits", "out": "x", "hue": 1, "model": {"depth": 3}}', "unknown hue, model.depth"),
         ('{"dataset": "digits", "out": "x", "model": 1}', "unknown model"),
-        ('{"dataset": "digits", "out": "x", "epochs": "3"}', "a value of the wrong type"),
+        ('{"dataset": "digits", "out": "x", "epochs": "3"}', "epochs is '3'; expected a whole number."),
+        (
+            '{"dataset": "digits", "out": "x", "solver": {"method": "foo"}}',
+            "solver.method is 'foo'; expected 'anderson'",
+        ),
+        (
+            '{"dataset": "digits", "out": "x", "evaluation": {"flip": "no"}}',
+            "evaluation.flip is 'no'; expected True or",
+        ),
+        ('{"dataset": "digits", "out": "x", "model": {"stem": [1.5]}}', "model.stem is 1.5; expected a whole number"),
+        ('{"dataset": "digits", "out": "x", "solver": {"tol": true}}', "solver.tol is True; expected a number"),
+        ("[" * 100_000, "maximum recursion depth"),
+        ("\x00\x00", "Expecting value"),
         ('{"dataset": "digits", "out": "x", "solver": {"tol": -1.0}}', "tol must be positive, but is -1.0"),
     ],
 )

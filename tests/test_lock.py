@@ -1,9 +1,11 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from deq_jax.training.disk import metrics
 from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import UserError
 
@@ -57,3 +59,19 @@ def test_a_folder_that_cannot_be_made_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*: Not a directory"), held(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.mark.parametrize("what", ["lock", "folder", "folder anew"])
+def test_nothing_is_written_once_the_folder_is_no_longer_the_runs_own(tmp_path, what):
+    run = tmp_path / "run"
+    with held(run):
+        metrics.append(run / "metrics.jsonl", {})
+        shutil.rmtree(run) if what != "lock" else (run / ".lock").unlink()
+        if what == "folder anew":
+            run.mkdir()
+            (run / ".lock").touch()
+        before = [path.name for path in run.iterdir()] if run.exists() else []
+        with pytest.raises(UserError, match="no longer the folder of this run") as error:
+            metrics.append(run / "metrics.jsonl", {})
+    assert str(error.value).count("\n") <= 1
+    assert ([path.name for path in run.iterdir()] if run.exists() else []) == before

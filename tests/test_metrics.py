@@ -87,13 +87,54 @@ def test_a_torn_last_line_is_left_out_and_removed_on_resume(tmp_path, torn):
     assert records(tmp_path) == [train_line(1), train_line(2)]
 
 
-@pytest.mark.parametrize("damaged", DAMAGES)
-def test_a_damaged_line_in_the_middle_is_an_error_not_a_gap(tmp_path, damaged):
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        *DAMAGES,
+        "[" * 100_000,
+        "9" * 5_000,
+        *(
+            json.dumps(train_line(1) | wrong)
+            for wrong in (
+                {"step": "1"},
+                {"step": True},
+                {"step": 10**400},
+                {"epoch": None},
+                {"seconds": None},
+                {"seconds": "x"},
+                {"loss": "nan"},
+                {"loss": [1]},
+                {"kind": "other"},
+                {"kind": ["train"]},
+                {"loss": 10**400},
+            )
+        ),
+        json.dumps(train_line(1)).replace('"loss": 1.0', '"loss": 1e999'),
+    ],
+)
+def test_a_damaged_line_never_ends_a_run_and_is_told(tmp_path, damaged, capsys):
     path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(train_line(1)) + f"\n{damaged}\n" + json.dumps(train_line(2)) + "\n")
-    with pytest.raises(UserError) as error:
-        metrics.read(path)
-    assert str(error.value) == f"{path}, line 2, is damaged.\nRemove that line; checkpoints are untouched."
+    content = json.dumps(train_line(2)) + f"\n\n{damaged}\n" + json.dumps(train_line(3)) + "\n"
+    path.write_text(content)
+    assert metrics.read(path) == [train_line(2), train_line(3)]
+    assert "has damaged lines, left out here: 3; checkpoints are untouched" in capsys.readouterr().err
+    metrics.drop_after(path, 2)
+    assert records(tmp_path) == [train_line(2)]
+    assert (tmp_path / "metrics-0.jsonl").read_text() == content
+
+
+def test_lines_that_tell_of_a_step_again_are_told(tmp_path, capsys):
+    """As where two runs have mixed."""
+    path = tmp_path / "metrics.jsonl"
+    for line in (train_line(1), train_line(2), train_line(1, loss=7.0)):
+        metrics.append(path, line)
+    assert metrics.read(path) == [train_line(2), train_line(1, loss=7.0)]
+    assert "lines of steps that later ones tell of again, left out here: 1;" in capsys.readouterr().err
+
+
+def test_what_others_have_written_as_nan_is_null(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train_line(1)).replace('"loss": 1.0', '"loss": NaN') + "\n")
+    assert metrics.read(tmp_path / "metrics.jsonl") == [train_line(1) | {"loss": None}]
 
 
 def test_lines_without_the_newer_fields_are_whole(tmp_path):

@@ -45,3 +45,20 @@ def test_the_penalty_begins_with_its_first_step_wherever_that_falls(tmp_path):
 def test_a_penalty_that_would_never_be_on_is_refused():
     with pytest.raises(ValueError, match=r"start must be below stop, but is 0\.5, and stop 0\.5"):
         PenaltyConfig(weight=1.0, start=0.5, stop=0.5)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.37, 0.01])
+@pytest.mark.parametrize("steps", [range(100), range(30, 31), range(55, 100), range(100, 100)])
+def test_the_phases_are_found_without_a_look_at_every_step(tmp_path, share, steps):
+    config = tiny(
+        tmp_path,
+        early=EarlyConfig(share=0.3, max_iter=2),
+        penalty=PenaltyConfig(weight=1.0, share=share, start=0.25, stop=0.8),
+    )
+    expected = {phase_of(settings_of(config), step, 100) for step in steps}
+    assert phases_of(settings_of(config), steps, 100) == expected
+
+
+def test_the_phases_of_a_billion_steps_are_found_at_once(tmp_path):
+    config = tiny(tmp_path, penalty=PenaltyConfig(weight=1.0, share=1e-9))
+    assert len(phases_of(settings_of(config), range(10**9), 10**9)) == 2

@@ -1,10 +1,17 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 
 from deq_jax.training.process.signals import stop_requests
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -47,3 +54,53 @@ def test_outside_the_main_thread_nothing_comes():
     thread.start()
     thread.join()
     assert seen == [None]
+
+
+BUSY = """
+import time
+from deq_jax.training.process.signals import interrupts_end_at_once, stop_requests
+
+with interrupts_end_at_once():
+    if TAKEN:
+        with stop_requests() as stop:
+            print("ready", flush=True)
+            while stop() is None:
+                time.sleep(0.01)
+            print("taken", flush=True)
+        raise SystemExit(5)
+    print("ready", flush=True)
+    try:
+        time.sleep(60)
+    except BaseException:
+        time.sleep(60)  # as where it is swallowed
+"""
+
+
+def test_ctrl_c_ends_a_program_at_once_in_one_line_and_cannot_be_swallowed():
+    code = BUSY.replace("TAKEN", "False")
+    with subprocess.Popen([sys.executable, "-c", code], text=True, stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 130
+        assert process.stderr.read() == "interrupted\n"
+
+
+def test_ctrl_c_is_left_to_a_run_that_takes_it():
+    code = BUSY.replace("TAKEN", "True")
+    with subprocess.Popen([sys.executable, "-c", code], text=True, stdout=PIPE, stderr=PIPE) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 5
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_before_the_first_step_ends_train_py_in_one_line(tmp_path):
+    command = [sys.executable, "train.py", "digits", "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, text=True, stdout=PIPE, stderr=PIPE, cwd=ROOT) as process:
+        assert process.stdout.readline().startswith("digits: ")  # it compiles now
+        began = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert time.monotonic() - began < 2
+        assert process.stderr.read() == "interrupted\n"
+    assert not (tmp_path / "run" / "config.json").exists()

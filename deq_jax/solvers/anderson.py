@@ -106,7 +106,7 @@ def anderson(
     Source: Walker and Ni, "Anderson acceleration for fixed-point iterations", 2011, equations 2.1 to 2.3; plain steps
     in between: Banerjee et al., "Periodic Pulay method", 2016; the chapter, "Implementation of the forward pass".
     """
-    m = whole_number("m", m)
+    m = min(whole_number("m", m), whole_number("max_iter", max_iter))  # more could never be in use
     check_positive("beta", beta)
     check_positive("lam", lam, or_zero=True)
     is_plain_mixing = isinstance(beta, int | float) and beta == 1

@@ -78,7 +78,7 @@ def broyden(
     Source: Broyden, "A class of methods for solving nonlinear simultaneous equations", 1965; with limited memory for
     equilibria: Bai et al., "Multiscale deep equilibrium models", 2020, section 3.
     """
-    m = whole_number("m", m)
+    m = min(whole_number("m", m), whole_number("max_iter", max_iter))  # more could never be in use
 
     def init(z0: Matrices) -> _Estimate:
         dtype = accumulation_dtype(z0)

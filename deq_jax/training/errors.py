@@ -39,6 +39,9 @@ def reported_errors() -> Iterator[None]:
     except OSError as error:
         print(f"error: {reason(error)}.", file=sys.stderr)
         sys.exit(UserError.status)
+    except MemoryError:
+        print("error: there is not enough memory.", file=sys.stderr)
+        sys.exit(UserError.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -24,7 +24,7 @@ class Programs(NamedTuple):
 
     train_steps: dict[Phase, TrainStep]
     eval_step: EvalStep | None
-    """None where there is no test split."""
+    """None where there is nothing to evaluate on."""
     radius_step: RadiusStep | None
     """None where no samples are to be looked at."""
 
@@ -38,6 +38,7 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
         penalty={"jacobian": penalty.jacobian, "contraction": penalty.contraction}[settings.penalty.kind],
         average_decay=settings.average_decay,
         equilibria=task.equilibria,
+        skips_non_finite=settings.optimizer.skip_non_finite,
     )
 
 
@@ -54,22 +55,24 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
     train_steps = {phase: update(phase) for phase in sorted(phases)}
-    if not plan.has_test:
+    if not plan.evaluated:
         return Programs(train_steps, eval_step=None, radius_step=None)
     evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
         radius_step = devices.compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
-    eval_step = devices.compiled(make_eval_step(plan.model, evaluate), *state.evaluated, *next(plan.batches("test")))
+    eval_step = devices.compiled(
+        make_eval_step(plan.model, evaluate), *state.evaluated, *next(plan.batches(plan.evaluated[0]))
+    )
     return Programs(train_steps, eval_step, radius_step)
 
 
-def evaluate_test_split(
-    plan: Plan, programs: Programs, state: TrainState, is_cancelled: Callable[[], bool]
+def evaluate_split(
+    plan: Plan, programs: Programs, split: str, state: TrainState, is_cancelled: Callable[[], bool]
 ) -> dict[str, float] | None:
-    """Means over the test split, and how contractive the cell is; None when cancelled."""
+    """Means over a split, and on the last of them how contractive the cell is; None when cancelled."""
     assert programs.eval_step is not None
-    means = evaluate(programs.eval_step, state, plan.batches("test"), is_cancelled)
-    if means is not None and programs.radius_step is not None:
+    means = evaluate(programs.eval_step, state, plan.batches(split), is_cancelled)
+    if means is not None and programs.radius_step is not None and split == plan.evaluated[-1]:
         radii = jax.device_get(programs.radius_step(*state.evaluated, _watched(plan)))
         if radii is not None:
             means |= {"spectral_radius": float(radii.mean()), "spectral_radius_max": float(radii.max())}
@@ -78,6 +81,6 @@ def evaluate_test_split(
 
 def _watched(plan: Plan) -> Examples:
     """The samples at whose equilibria the cell is looked at."""
-    test = plan.task.data.splits["test"]
-    samples = min(plan.settings.evaluation.radius_samples, count(test))
-    return plan.devices.everywhere(taken(test, np.arange(samples)))
+    examples = plan.splits[plan.evaluated[-1]]
+    samples = min(plan.settings.evaluation.radius_samples, count(examples))
+    return plan.devices.everywhere(taken(examples, np.arange(samples)))

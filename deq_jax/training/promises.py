@@ -25,19 +25,21 @@ def require_data(data: Any) -> None:
             f"examples are arrays with one row a sample."
         )
     splits = data.splits
-    others = sorted(splits.keys() - {"train", "test"})
+    others = sorted(splits.keys() - {"train", "validation", "test"})
     if "train" not in splits or others:
         raise UserError(
-            f'task.data has the splits {", ".join(splits) or "none"}; expected "train", and perhaps "test".'
+            f"task.data has the splits {', '.join(splits) or 'none'}; "
+            f'expected "train", and perhaps "validation" and "test".'
         )
     for name, examples in splits.items():
         _require_rows(name, examples)
     forms = {name: _form(taken(examples, np.arange(1))) for name, examples in splits.items()}
-    if forms["train"] != forms.get("test", forms["train"]):
-        raise UserError(
-            f"a sample of the training split is {_listed(forms['train'])}, and one of the test split "
-            f"{_listed(forms['test'])}; give both one form."
-        )
+    for name, form in forms.items():
+        if form != forms["train"]:
+            raise UserError(
+                f"a sample of the training split is {_listed(forms['train'])}, and one of the {name} split "
+                f"{_listed(form)}; give both one form."
+            )
 
 
 def loss_of(task: Task, *, needs_functions: bool = False) -> Callable[[Any, Examples, Any], Outcome]:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -15,32 +15,27 @@ from deq_jax.training.devices.agreement import STOP, Accord, agreed_signal, by_f
 from deq_jax.training.devices.places import place_of
 from deq_jax.training.devices.processes import join, told_of_others
 from deq_jax.training.disk import checkpoints, curves, environment, metrics, tensorboard
-from deq_jax.training.disk.best import best_step, results
+from deq_jax.training.disk.best import best_step, is_stalled, results
+from deq_jax.training.disk.files import sync
 from deq_jax.training.disk.folder import claim, require_same_data, require_usable
 from deq_jax.training.disk.lock import held
 from deq_jax.training.disk.logbook import Logbook, NotFiniteError
 from deq_jax.training.errors import NonFiniteLossError
+from deq_jax.training.health import Watch, advice
 from deq_jax.training.plan import Plan, prepare
 from deq_jax.training.process.compilation import require_backend, use_persistent_cache
 from deq_jax.training.process.console import Console, Progress
 from deq_jax.training.process.signals import stop_requests
-from deq_jax.training.programs import Programs, compile_programs, evaluate_test_split
+from deq_jax.training.programs import Programs, compile_programs, evaluate_split
 from deq_jax.training.settings.record import same_everywhere
 from deq_jax.training.settings.settings import Settings
+from deq_jax.training.start import Start, find_start
+from deq_jax.training.steps.batches import count
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
 
 _SECONDS_BETWEEN_CURVES = 60.0
-
-
-class _Start(NamedTuple):
-    """Where a run begins, or goes on."""
-
-    state: TrainState
-    step: int
-    seconds: float
-    is_evaluated: bool
 
 
 def run(
@@ -84,31 +79,36 @@ def run(
         by_first(lambda: stack.enter_context(held(out)))
         # Again: another process may have begun, and ended, in the meantime.
         by_first(lambda: require_usable(out, config, opener))
+        start = find_start(plan, state, type(config))
+        require_alike({"the checkpoint's step": start.step})
         console = Console(is_quiet=is_quiet or not is_first())
-        return _run(plan, state, console, lambda: claim(out, config, opener), next_steps)
+        return _run(plan, start, console, lambda: claim(out, config, opener), next_steps)
 
 
 def _run(
-    plan: Plan, state: TrainState, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
+    plan: Plan, start: Start, console: Console, claim_folder: Callable[[], None], next_steps: Sequence[str]
 ) -> int:
-    settings, data = plan.settings, plan.task.data
-    out = settings.out
-    start, described = _find_start(out, state), environment.describe_data(data)
-    require_alike({"the checkpoint's step": start.step})
+    out, data = plan.settings.out, plan.task.data
+    described = environment.describe_data(data)
     if start.step:
         require_same_data(out, described, data.unit, data.remedy)
-    if start.step >= plan.last_step and (start.is_evaluated or not plan.has_test):
+    if start.is_last:
         console.say(f"{out} is finished: {reached(out, plan.task)}. Nothing to do.")
         return 0
     parameters = sum(leaf.size for leaf in jax.tree.leaves(start.state.params))
     console.say(
         f"{data.name}: {described[f'training_{data.unit}']:,} training and {described[f'test_{data.unit}']:,} test "
-        f"{data.unit}. "
-        f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
+        f"{data.unit}"
+        + (
+            f", {count(plan.splits['validation']):,} {data.unit} for validation. "
+            if "validation" in plan.splits
+            else ". "
+        )
+        + f"{parameters:,} parameters, {plan.steps_per_epoch:,} steps an epoch, {plan.last_step:,} in all"
         + (f", {start.step:,} taken." if start.step else ".")
     )
     if plan.devices.number > 1:
-        console.say(plan.devices.described(settings.batch_size))
+        console.say(plan.devices.described(plan.settings.batch_size))
     began = time.monotonic() - start.seconds
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds
@@ -118,6 +118,7 @@ def _run(
     def make_ready() -> None:
         claim_folder()
         _clear_way(out, start.step)
+        _warn_of_changes(out)
         environment.write(
             out / "environment.json",
             environment.describe()
@@ -132,25 +133,25 @@ def _run(
         )
 
     by_first(make_ready)
-    with console.progress(max(plan.last_step, start.step), start.step) as progress:
-        signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress)
-    by_first(lambda: curves.draw(out, plan.task.metrics))
+    with stop_requests() as stop:
+        with console.progress(max(plan.last_step, start.step), start.step) as progress:
+            signal = _train(plan, programs, start, lambda: time.monotonic() - began, progress, stop)
+        by_first(lambda: curves.draw(out, plan.task.metrics))
     if signal is not None:
         console.say("Stopped. Started again, it goes on.")
         return 128 + signal
-    console.say(summary(out, plan.task, next_steps))
+    console.say(summary(out, plan.task, plan.settings, next_steps))
     return 0
 
 
-def _find_start(out: Path, state: TrainState) -> _Start:
-    """The latest readable checkpoint, or else `state`. Writes nothing: a finished run may lie in a read-only folder."""
-    restored = checkpoints.restore(out, like=state)
-    state, seconds = restored or (state, 0.0)
-    step = int(state.step)
-    records = [record for record in metrics.read(out / "metrics.jsonl") if record["step"] <= step]
-    is_evaluated = any(record["kind"] == "eval" and record["step"] == step for record in records)
-    # An evaluation after the checkpoint has taken its time, too.
-    return _Start(state, step, max([seconds, *(record["seconds"] for record in records[-1:])]), is_evaluated)
+def _warn_of_changes(out: Path) -> None:
+    """Says what the result depends on to the last bit, and is other than when the run was last started."""
+    for name, (was, now) in environment.changes_since(environment.latest(out)).items():
+        print(
+            f"warning: {name}: {now}, where the run had {was}; what follows may differ from an uninterrupted run "
+            f"in the last bits.",
+            file=sys.stderr,
+        )
 
 
 def _clear_way(out: Path, step: int) -> None:
@@ -166,37 +167,57 @@ def _clear_way(out: Path, step: int) -> None:
         )
 
 
-def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], float], progress: Progress) -> int | None:
+def _train(
+    plan: Plan,
+    programs: Programs,
+    start: Start,
+    clock: Callable[[], float],
+    progress: Progress,
+    stop: Callable[[], int | None],
+) -> int | None:
     """Takes the run to its last step. Returns the signal that stopped it before, or None."""
     settings, out, state, result = plan.settings, plan.settings.out, start.state, plan.task.result
-    measured_results = results(metrics.read(out / "metrics.jsonl"), result)
+    records = metrics.read(out / "metrics.jsonl")
+    measured_results = results(records, result)
+    watch = Watch(records, lambda text: print(text, file=sys.stderr), settings)
 
     def best_of(steps: Sequence[int]) -> int | None:
         return best_step(measured_results, result, steps)
 
     with (
-        stop_requests() as stop,
-        checkpoints.opened(out, kept=best_of) as manager,
         tensorboard.opened(out if is_first() else None, start.step) as events,
+        checkpoints.opened(out, kept=best_of, before=lambda: sync(out / "metrics.jsonl")) as writer,
     ):
-        path = out / "metrics.jsonl" if is_first() else None
-        logbook = Logbook(path, events, progress, clock, plan.epoch_of, plan.task.metrics)
         accord, is_alone = Accord(plan.devices), jax.process_count() == 1
+        logbook = Logbook(
+            out / "metrics.jsonl" if is_first() else None,
+            events,
+            progress,
+            clock,
+            plan.epoch_of,
+            plan.task.metrics,
+            watch.add,
+            skips=settings.optimizer.skip_non_finite,
+        )
 
-        def evaluate_on_test(state: TrainState, step: int) -> None:
-            # Of several processes none can leave the others in the middle.
-            means = evaluate_test_split(plan, programs, state, is_cancelled=lambda: is_alone and stop() is not None)
-            if means is None:
-                return
-            logbook.evaluated(step, means)
-            if math.isfinite(means[result.name]):
-                measured_results[step] = means[result.name]
-            if not math.isfinite(means["loss"]):
-                # No training step may follow that would notice.
-                raise _diverged(out, f"the test loss is not finite after step {step:,}", step + 1)
+        def evaluate(state: TrainState, step: int) -> None:
+            for split in plan.evaluated:
+                # Of several processes none can leave the others in the middle.
+                means = evaluate_split(
+                    plan, programs, split, state, is_cancelled=lambda: is_alone and stop() is not None
+                )
+                if means is None:
+                    return
+                logbook.evaluated(split, step, means)
+                if math.isfinite(means[result.name]) and split == plan.evaluated[0]:
+                    measured_results[step] = means[result.name]
+                if not math.isfinite(means["loss"]):
+                    # No training step may follow that would notice.
+                    writer.settle()
+                    raise _diverged(plan, f"the {split} loss is not finite after step {step:,}", step + 1)
 
         if plan.evaluates_at(start.step) and not start.is_evaluated:
-            evaluate_on_test(state, start.step)
+            evaluate(state, start.step)
         saved = drawn = clock()
         if is_alone and stop() is not None:
             return stop()
@@ -213,34 +234,37 @@ def _train(plan: Plan, programs: Programs, start: _Start, clock: Callable[[], fl
                     continue
                 logbook.settle()
             except NotFiniteError as error:
-                raise _diverged(out, str(error), error.step) from error
+                writer.settle()
+                raise _diverged(plan, str(error), error.step) from error
             events.flush()
-            checkpoints.save(manager, state, clock())
+            writer.save(state, clock())
             saved = clock()
             if plan.evaluates_at(step):
-                evaluate_on_test(state, step)
+                evaluate(state, step)
                 if is_first() and clock() - drawn > _SECONDS_BETWEEN_CURVES:
                     curves.draw(out, plan.task.metrics)
                     drawn = clock()
+                if is_stalled(measured_results, result, settings.validation.patience):
+                    progress.say(f"Stopped early: {settings.validation.patience} evaluations without a better result.")
+                    break
             # Only here, behind a checkpoint: a request that comes after a step without one waits for the next step's.
             if wish == STOP or (is_alone and stop() is not None):
                 return agreed_signal(stop())
         return stop() if is_alone else None
 
 
-def _diverged(out: Path, what: str, failed: int) -> NonFiniteLossError:
+def _diverged(plan: Plan, what: str, failed: int) -> NonFiniteLossError:
     """Names the last good checkpoint, and sets aside those that are none, so that an evaluation reads it.
 
     The step that failed has measured the state before its own update, so a checkpoint of that state is as broken; only
     earlier ones have been followed by a step that went well.
     """
+    out = plan.settings.out
     good = checkpoints.latest_before(out, failed - 1)
-    by_first(lambda: checkpoints.set_aside_after(out, good or 0))
+    by_first(lambda: checkpoints.set_aside_after(out, good or 0, "diverged"))
     named = (
         "there is no good checkpoint yet"
         if good is None
         else f"the last good checkpoint is {checkpoints.folder_of(out, good)}"
     )
-    return NonFiniteLossError(
-        f"{what}; {named}.\nTry a lower optimizer.learning_rate or solver.tol, in another folder."
-    )
+    return NonFiniteLossError(f"{what}; {named}.\n{advice(plan.settings)}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
+from deq_jax.training.settings.beginning import InitialConfig, ValidationConfig
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
@@ -38,9 +39,14 @@ class Config:
     """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
     label_smoothing: float = 0.0
     """Share of each label that is spread over all classes in training."""
+    checkpoint_dir: str | None = None
+    """Another folder for the checkpoints, empty at first: absolute, or a URL such as gs://bucket/run. None: the run's
+    own."""
     average_decay: float | None = None
     """Evaluate the moving average of weights, of which this share is kept every step. None: the weights themselves."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    initial: InitialConfig = field(default_factory=InitialConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     adjoint: AdjointConfig = field(default_factory=AdjointConfig)
     early: EarlyConfig = field(default_factory=EarlyConfig)

@@ -10,6 +10,8 @@ from typing import Literal
 from deq_jax.training.settings.checks import require_not_negative, require_positive
 from deq_jax.training.settings.solves import EvaluationSettings
 
+_MOST_CHANNELS = 65_536
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -33,13 +35,13 @@ class DataConfig:
     def __post_init__(self) -> None:
         """Raises ValueError on a source or size that is none."""
         if self.workers is not None:
-            require_positive(self, "workers")
+            require_positive(self, "workers", at_most=1_000)
         kind, place = self.kind_and_place
         if kind not in ("", "digits", "folder", "npz", "tfds") or ((kind in ("folder", "npz", "tfds")) != bool(place)):
             raise ValueError(
                 f"unknown source '{self.source}'; there are: digits, cifar10, folder:DIR, npz:FILE, tfds:NAME"
             )
-        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})?", self.size):
+        if self.size is not None and not re.fullmatch(r"[1-9]\d{0,3}(x[1-9]\d{0,3})?", self.size):
             raise ValueError(f"size must be a side in pixels or HEIGHTxWIDTH, such as 64 or 48x64, but is {self.size}")
 
     @property
@@ -102,7 +104,9 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no model can have."""
-        require_positive(self, "channels", "inner_channels", "num_groups", "kernel_size", "layers", "m")
+        require_positive(self, "channels", "inner_channels", "num_groups", at_most=_MOST_CHANNELS)
+        require_positive(self, "kernel_size", "layers", at_most=1_000)
+        require_positive(self, "m")
         for name in ("pool", "max_gain"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
@@ -124,6 +128,8 @@ class ModelConfig:
             )
         if min((*self.stem, *self.stem_factors), default=1) < 1:
             raise ValueError("stem and stem_factors must be positive")
+        if max((*self.stem, *self.stem_factors), default=1) > _MOST_CHANNELS:
+            raise ValueError(f"stem and stem_factors must be at most {_MOST_CHANNELS:,}")
         if self.kind == "chapter" and (self.stem or self.cell != "resnet" or self.max_gain or self.pool is None):
             raise ValueError("kind chapter has no stem, cell or max_gain to choose, and a pool; choose kind deq")
         if self.kind == "explicit" and self.cell == "injection":

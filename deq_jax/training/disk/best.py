@@ -13,8 +13,13 @@ Choice = Literal["last", "best"] | int
 
 
 def results(records: Iterable[metrics.Record], result: Result) -> dict[int, float]:
-    """The results of a run's evaluations, by their steps; those that are not finite are left out."""
-    evals = (record for record in records if record["kind"] == "eval")
+    """The results of a run's evaluations, by their steps; those that are not finite are left out.
+
+    They are those on the validation split where the run has one, else those on the test split.
+    """
+    records = list(records)
+    kind = "validation" if any(record["kind"] == "validation" for record in records) else "eval"
+    evals = (record for record in records if record["kind"] == kind)
     return {record["step"]: record[result.name] for record in evals if record.get(result.name) is not None}
 
 
@@ -24,6 +29,16 @@ def best_step(measured: Mapping[int, float], result: Result, steps: Iterable[int
     return max(
         (step for step in steps if step in measured), key=lambda step: (sign * measured[step], step), default=None
     )
+
+
+def is_stalled(measured: Mapping[int, float], result: Result, patience: int | None) -> bool:
+    """Whether so many of the last evaluations have brought no better result than one before them."""
+    values = [measured[step] for step in sorted(measured)]
+    if patience is None or len(values) <= patience:
+        return False
+    best = max if result.is_best_at_its_largest else min
+    before, last = best(values[:-patience]), best(values[-patience:])
+    return best(before, last) == before
 
 
 def chosen(run: Path, choice: str | int, result: Result) -> int | None:

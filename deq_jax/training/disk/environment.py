@@ -1,6 +1,5 @@
 """environment.json: what ran, on what."""
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -65,13 +64,28 @@ def describe_samples(data: Data) -> dict[str, Any]:
     return {"sample": shapes} | ({} if data.classes is None else {"classes": list(data.classes)})
 
 
+def starts(run: Path) -> list[dict[str, Any]]:
+    """What environment.json knows of a run's start and of its resumptions, as far as it is what it should be."""
+    try:
+        first = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(first, dict):
+        return []
+    resumed = first.get("resumed")
+    known = [first, *(resumed if isinstance(resumed, list) else [])]
+    return [
+        {name: value for name, value in start.items() if _is_fit(name, value)}
+        for start in known
+        if isinstance(start, dict)
+    ]
+
+
 def latest(run: Path) -> dict[str, Any]:
     """What is known of a run's start and, going before it, of its resumptions; nothing where that is damaged."""
     known: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        first = json.loads((run / "environment.json").read_text(encoding="utf-8"))
-        for start in (first, *first["resumed"]):
-            known |= start
+    for start in starts(run):
+        known |= start
     return known
 
 
@@ -80,14 +94,40 @@ def write(path: Path, description: dict[str, Any], *, is_anew: bool) -> None:
 
     A start anew, from step 0, is a first one: those before it have led to nothing.
     """
-    first = {**description, "resumed": []}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        if not is_anew:
-            known = json.loads(path.read_text())
-            known["resumed"].append(description)
-            first = known
+    known = [] if is_anew else starts(path.parent)
+    first, *resumed = [*known, description]
     with writing_to(path.parent):
-        write_atomically(path, json.dumps(first, indent=2) + "\n")
+        write_atomically(path, json.dumps({**first, "resumed": resumed}, indent=2) + "\n")
+
+
+def changes_since(known: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What a result depends on to the last bit, and is other than it was: both values, by what they are called."""
+    versions = known.get("packages", {}).get("jaxlib"), _version("jaxlib")
+    now = {
+        "cores": (known.get("cpu_count"), _usable_cores()),
+        "processor": (known.get("cpu"), _cpu()),
+        "devices": (known.get("devices"), [device.device_kind for device in jax.devices()]),
+        "jaxlib": versions,
+    }
+    return {name: values for name, values in now.items() if values[0] is not None and values[0] != values[1]}
+
+
+def _is_fit(name: str, value: Any) -> bool:
+    """Whether a value that is read again is of its type; others are for the user alone."""
+    if name == "data":
+        return isinstance(value, dict) and all(
+            type(one) is int if key.startswith(("training_", "test_")) else True for key, one in value.items()
+        )
+    if name == "sample":
+        return isinstance(value, dict) and all(
+            isinstance(shape, list) and all(type(side) is int and 0 < side < 2**31 for side in shape)
+            for shape in value.values()
+        )
+    if name == "classes":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if name in ("steps", "cpu_count"):
+        return type(value) is int and 0 < value < 2**31
+    return name != "resumed" and (name != "packages" or isinstance(value, dict))
 
 
 def _version(package: str) -> str | None:

@@ -16,19 +16,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deq_jax.training.disk.files import set_aside, write_atomically, writing_to
-from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainMetrics
 
+KINDS = ("train", "eval", "validation")
+KIND_OF: dict[str, Literal["eval", "validation"]] = {"test": "eval", "validation": "validation"}
+"""The lines of evaluations, by the split that they are on."""
 SOLVES = ("forward_iterations", "forward_residual", "adjoint_iterations", "adjoint_residual")
 KEYS = ("kind", "step", "epoch", "loss", *SOLVES, "seconds")
 SHARES = ("forward_converged", "adjoint_converged")
 STABILITY = ("penalty", "spectral_radius", "spectral_radius_max")
 
 Record = dict[str, Any]
+_HUGE = 1e300
+"""No step, time or measurement is as large."""
 
 
 def line(
-    kind: Literal["train", "eval"],
+    kind: Literal["train", "eval", "validation"],
     step: int,
     epoch: int,
     measured: Mapping[str, float],
@@ -61,20 +65,19 @@ def append(path: Path, record: Record) -> None:
 
 
 def read(path: Path) -> list[Record]:
-    """The objects of a file, without a last line that a crash has torn; none where there is no file.
+    """The objects of a file; none where there is no file.
 
-    Raises:
-        UserError: a line before the last is damaged.
+    A last line that a crash has torn is left out. So are, with a line on stderr, damaged ones before it, and all but
+    the last of several lines that tell of one step.
     """
-    if not path.exists():
-        return []
-    records, lines = [], path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, text in enumerate(lines, 1):
-        record = _parsed(text)
-        if record is not None:
-            records.append(record)
-        elif number < len(lines):
-            raise UserError(f"{path}, line {number}, is damaged.\nRemove that line; checkpoints are untouched.")
+    records, faults = _read(path)
+    for what, numbers in faults.items():
+        many = f" and {len(numbers) - 3:,} more" if len(numbers) > 3 else ""
+        print(
+            f"warning: {path} has {what}, left out here: {', '.join(map(str, numbers[:3]))}{many}; "
+            f"checkpoints are untouched.",
+            file=sys.stderr,
+        )
     return records
 
 
@@ -82,33 +85,59 @@ def drop_after(path: Path, step: int) -> None:
     """Removes the lines of later steps, which a resumed run writes again, and a torn last one.
 
     A run that starts anew from step 0 would keep none, so the file is renamed to metrics-0.jsonl instead, and a line on
-    stderr says so.
+    stderr says so. So is one that is damaged, after which its sound lines go on under the name that it had.
     """
-    records = read(path)
+    records, faults = _read(path)
     kept = [record for record in records if record["step"] <= step]
     with writing_to(path.parent):
-        if records and not step:
+        if faults or (records and not step):
             aside = set_aside(path, f"{path.stem}-{{}}{path.suffix}")
+            why = "is damaged" if faults else "holds no checkpoint; starting anew"
             print(
-                f"warning: {path.parent} holds no checkpoint; starting anew, the former metrics are in {aside.name}.",
+                f"warning: {path if faults else path.parent} {why}, the former metrics are in {aside.name}.",
                 file=sys.stderr,
             )
         write_atomically(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
 
 
+def _read(path: Path) -> tuple[list[Record], dict[str, list[int]]]:
+    """The records, and by what is wrong with them the numbers of those lines that are left out."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else []
+    records: dict[tuple[str, int], Record] = {}
+    damaged, repeated = [], []
+    places: dict[tuple[str, int], int] = {}
+    for number, text in enumerate(lines, 1):
+        record = _parsed(text)
+        if record is None:
+            damaged += [number] if text and number < len(lines) else []
+            continue
+        key = record["kind"], record["step"]
+        if records.pop(key, None) is not None:
+            repeated.append(places[key])
+        records[key], places[key] = record, number
+    faults = {"damaged lines": damaged, "lines of steps that later ones tell of again": repeated}
+    return list(records.values()), {what: numbers for what, numbers in faults.items() if numbers}
+
+
 def _parsed(text: str) -> Record | None:
     """The record of a line; None where it is damaged."""
     try:
-        record = json.loads(text)
-    except ValueError:
+        record = json.loads(text, parse_constant=lambda word: None)
+        is_whole = (
+            isinstance(record, dict)
+            and record.keys() >= set(KEYS)
+            and record["kind"] in KINDS
+            and all(type(record[name]) is int and 0 < record[name] < _HUGE for name in ("step", "epoch"))
+            and record["seconds"] is not None
+            and all(_is_number(value) for name, value in record.items() if name != "kind")
+        )
+    except (ValueError, TypeError, RecursionError):
         return None
-    is_whole = (
-        isinstance(record, dict)
-        and record.keys() >= set(KEYS)
-        and isinstance(record["step"], int)
-        and isinstance(record["seconds"], int | float)
-    )
     return record if is_whole else None
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and abs(value) < _HUGE)
 
 
 def _finite(value: float | None) -> float | None:

@@ -14,7 +14,7 @@ from deq_jax.training.disk.metrics import Record
 
 _NO_CURVES = ("kind", "step", "epoch", "seconds")
 _SECONDS_BETWEEN_FLUSHES = 10.0  # each waits for the disk
-_FOLDERS = {"train": "train", "eval": "test"}
+_FOLDERS = {"train": "train", "eval": "test", "validation": "validation"}
 
 
 class Events:

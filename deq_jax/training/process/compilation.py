@@ -16,7 +16,10 @@ def use_persistent_cache() -> None:
     JAX_COMPILATION_CACHE_DIR goes first.
     """
     if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        try:
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        except RuntimeError:  # nobody's home, as in a container
+            return
         jax.config.update("jax_compilation_cache_dir", str(cache / "deq_jax" / "xla"))
 
 

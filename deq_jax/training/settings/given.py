@@ -2,13 +2,12 @@
 
 import dataclasses
 import difflib
-import types
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
+from deq_jax.training.settings.values import taken
 
 
 def settled(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
@@ -21,7 +20,10 @@ def settled(settings: Settings | None, changes: Mapping[str, Any]) -> Settings:
         raise UserError(f"settings are a {type(settings).__name__}; expected a training.Settings, or keywords.")
     if settings is None and "out" not in changes:
         raise UserError('out is missing: name a folder to keep the run in, such as out="runs/mine".')
-    return _changed(Settings, settings, changes)
+    groups = (
+        {} if settings is None else {name: vars(value) for name, value in vars(settings).items() if _is_group(value)}
+    )
+    return _changed(Settings, settings, groups | dict(changes))
 
 
 def _changed[T](kind: type[T], before: T | None, changes: Mapping[str, Any], prefix: str = "") -> T:
@@ -34,35 +36,20 @@ def _changed[T](kind: type[T], before: T | None, changes: Mapping[str, Any], pre
         if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
             values[name] = _changed(hint, values.get(name, hint()), value, f"{prefix}{name}.")
         else:
-            values[name] = _taken(f"{prefix}{name}", value, hint)
+            values[name] = value
+    try:
+        # Those that a dataclass was made with have not been looked at, either.
+        values = {name: taken(f"{prefix}{name}", value, hints[name]) for name, value in values.items()}
+    except ValueError as error:
+        raise UserError(str(error)) from error
     try:
         return kind(**values)
     except ValueError as error:
         raise UserError(f"{prefix}{error}") from error
 
 
-def _taken(name: str, value: Any, hint: Any) -> Any:
-    """A value in its field's own type."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    for kind in kinds:
-        if get_origin(kind) is Literal and isinstance(value, str) and value in get_args(kind):
-            return value
-        if kind is Path and isinstance(value, str | Path) and str(value):
-            return Path(value)
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-            return value
-    raise UserError(f"{name} is {value!r}; expected {' or '.join(map(_said, kinds))}.")
-
-
-def _said(kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return f"a {kind.__name__} or a dictionary of its fields"
-    words = {int: "a whole number", float: "a number", Path: "a folder", types.NoneType: "None"}
-    return words.get(kind, getattr(kind, "__name__", str(kind)))
+def _is_group(value: Any) -> bool:
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
 def _suggestion(word: str, known: Iterable[str], prefix: str) -> str:

@@ -2,14 +2,23 @@
 
 import dataclasses
 import json
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 from deq_jax.training.errors import UserError
+from deq_jax.training.settings.values import taken
 
 # These say how long, where and how, not what: a run may be continued with others.
 MAY_DIFFER = frozenset(
-    {"max_steps", "data_dir", "out", "checkpoint_minutes", "devices", "data.in_memory", "data.workers"}
+    {
+        "max_steps",
+        "data_dir",
+        "out",
+        "checkpoint_minutes",
+        "devices",
+        "data.in_memory",
+        "data.workers",
+        "validation.patience",
+    }
 )
 
 
@@ -30,11 +39,8 @@ def from_dict[T](kind: type[T], values: dict[str, Any]) -> T:
     missing = [name for name in _required(kind) if name not in values]
     if missing:
         raise UserError(f"{' and '.join(missing)} missing")
-    hints = get_type_hints(kind)
     try:
-        return kind(**{name: _value(hints[name], value) for name, value in values.items()})
-    except TypeError as error:
-        raise UserError("a value of the wrong type") from error
+        return _made(kind, values)
     except ValueError as error:
         raise UserError(str(error)) from error
 
@@ -59,11 +65,14 @@ def differences(one: Any, other: Any) -> dict[str, tuple[Any, Any]]:
     return {name: (ours[name], theirs[name]) for name in ours if name not in MAY_DIFFER and ours[name] != theirs[name]}
 
 
-def _value(hint: Any, value: Any) -> Any:
-    """What JSON has made of a value, as its field holds it."""
-    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-        return hint(**{name: tuple(item) if isinstance(item, list) else item for name, item in value.items()})
-    return Path(value) if value is not None and Path in (hint, *get_args(hint)) else value
+def _made(kind: Any, values: dict[str, Any], prefix: str = "") -> Any:
+    """The configuration, or a group of it, of values as JSON has made them."""
+    hints, made = get_type_hints(kind), {}
+    for name, value in values.items():
+        hint = hints[name]
+        is_group = dataclasses.is_dataclass(hint) and isinstance(value, dict)
+        made[name] = _made(hint, value, f"{prefix}{name}.") if is_group else taken(f"{prefix}{name}", value, hint)
+    return kind(**made)
 
 
 def _names(kind: Any, prefix: str = "") -> set[str]:

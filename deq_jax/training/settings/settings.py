@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from deq_jax.training.settings.beginning import InitialConfig, ValidationConfig
 from deq_jax.training.settings.checks import require_not_negative, require_positive
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationSettings, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
@@ -27,8 +28,13 @@ class Settings:
     """Devices to train on, which share each batch evenly. None: all that there are."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints within an epoch; every epoch and the run also end with one."""
+    checkpoint_dir: str | None = None
+    """Another folder for the checkpoints, empty at first: absolute, or a URL such as gs://bucket/run. None: the run's
+    own."""
     average_decay: float | None = None
     """Evaluate the moving average of weights, of which this share is kept every step. None: the weights themselves."""
+    initial: InitialConfig = field(default_factory=InitialConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     solver: SolverConfig = field(default_factory=SolverConfig)
     adjoint: AdjointConfig = field(default_factory=AdjointConfig)
     early: EarlyConfig = field(default_factory=EarlyConfig)
@@ -38,10 +44,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError on a run that cannot be."""
-        require_positive(self, "epochs", "batch_size", "checkpoint_minutes")
-        require_not_negative(self, "seed")
-        if self.seed >= 2**32:  # JAX would take it modulo 2**32, and so draw another seed's weights
-            raise ValueError(f"seed must be below 2**32, but is {self.seed}")
+        require_positive(self, "batch_size", "checkpoint_minutes")
+        require_positive(self, "epochs", at_most=1_000_000)
+        # Beyond, JAX would take it modulo 2**32, and so draw another seed's weights.
+        require_not_negative(self, "seed", at_most=2**32 - 1)
+        if self.checkpoint_dir is not None and not (
+            self.checkpoint_dir.startswith("/") or "://" in self.checkpoint_dir
+        ):
+            raise ValueError(f"checkpoint_dir must be absolute or a URL, but is {self.checkpoint_dir}")
         require_positive(self, *(name for name in ("max_steps", "devices") if getattr(self, name) is not None))
         if self.average_decay is not None and not 0 <= self.average_decay < 1:
             raise ValueError(f"average_decay must be from 0 to below 1, but is {self.average_decay}")

@@ -10,6 +10,8 @@ from typing import Literal
 from deq_jax.training.settings.checks import require_not_negative, require_positive, require_share
 
 Method = Literal["anderson", "broyden", "forward-iteration", "peaceman-rachford", "forward-backward"]
+MOST_EVALUATIONS, MOST_ITERATES = 1_000_000, 1_000
+"""What a solve may be asked for: beyond, a mistake is likelier than a wish."""
 AdjointKind = Literal["implicit", "phantom", "jacobian-free"]
 
 
@@ -37,9 +39,11 @@ class SolverConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no solve can use."""
-        require_positive(self, "tol", "max_iter", "m", "beta")
+        require_positive(self, "tol", "beta")
         if self.alpha is not None:
             require_positive(self, "alpha")
+        require_positive(self, "max_iter", at_most=MOST_EVALUATIONS)
+        require_positive(self, "m", at_most=MOST_ITERATES)
         require_not_negative(self, "lam", "atol")
         # The first residual, from zeros, is 1: such a solve would return its start, and call it converged.
         if self.tol >= 1:
@@ -78,7 +82,8 @@ class AdjointConfig:
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no solve can use."""
         filled_from(self, SolverConfig())
-        require_positive(self, "steps", "damping")
+        require_positive(self, "damping")
+        require_positive(self, "steps", at_most=MOST_EVALUATIONS)
         if self.damping > 1:
             raise ValueError(f"damping must not exceed 1, but is {self.damping}")
 

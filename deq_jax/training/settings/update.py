@@ -41,8 +41,9 @@ class OptimizerConfig:
 
     method: Literal["adam", "adamw", "sgd", "lion", "muon"] = "adam"
     """sgd has Nesterov momentum; muon orthogonalises the steps of convolutions, and leaves the rest to AdamW."""
-    schedule: Literal["cosine", "onecycle"] = "cosine"
-    """A half cosine from the first step on; or a linear rise before it."""
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    """A half cosine from the first step on; a linear rise before it; or the one rate, of which a finished run can be
+    made longer."""
     learning_rate: float = 1e-3
     """The highest rate: that of the first step, or that after the rise."""
     final_learning_rate: float = 1e-6
@@ -55,6 +56,8 @@ class OptimizerConfig:
     """Momentum of sgd and muon."""
     clip: float | None = None
     """Longest gradient: one of a larger norm is scaled down to it. None: no bound."""
+    skip_non_finite: bool = False
+    """Leave out steps whose loss or gradient is not finite, and count them, instead of ending the run."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a rate that does not train."""

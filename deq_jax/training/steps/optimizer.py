@@ -16,7 +16,8 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradient
 
     The rate of step t of T falls along a half cosine, final + (first − final) · (1 + cos πt/T) / 2: PyTorch's
     CosineAnnealingLR with T_max = T, stepped after every batch. "onecycle" lets it rise before, along a line, and falls
-    in the rest. Weight decay spares biases and the scales of normalisations, and muon's all but convolutions.
+    in the rest; with "constant" it stays. Weight decay spares biases and the scales of normalisations, and muon's all
+    but convolutions.
     """
     rate, decay, momentum = build_schedule(config, total_steps), config.weight_decay, config.momentum
     if config.method == "adam":
@@ -47,6 +48,8 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> optax.Gradient
 def build_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """The rate as a function of the steps taken."""
     peak, final = config.learning_rate, config.final_learning_rate
+    if config.schedule == "constant":
+        return optax.constant_schedule(peak)
     if config.schedule == "cosine":
         return optax.cosine_decay_schedule(peak, total_steps, alpha=final / peak)
     return optax.warmup_cosine_decay_schedule(

@@ -1,7 +1,7 @@
 """What a step does beside what every step does: a run changes it at times known from the start."""
 
+import itertools
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from deq_jax.training.settings.settings import Settings
@@ -32,6 +32,20 @@ def phase_of(settings: Settings, step: int, total: int) -> Phase:
     )
 
 
-def phases_of(settings: Settings, steps: Iterable[int], total: int) -> set[Phase]:
-    """All phases among these steps."""
-    return {phase_of(settings, step, total) for step in steps}
+def phases_of(settings: Settings, steps: range, total: int) -> set[Phase]:
+    """All phases among these steps, found without a look at each: there may be a billion."""
+    early, penalty = settings.early, settings.penalty
+    first, last = math.ceil(penalty.start * total), math.ceil(penalty.stop * total)
+    ends = {steps.start, steps.stop, math.ceil(early.share * total), first, last}
+    bounds = sorted(min(max(end, steps.start), steps.stop) for end in ends)
+    phases = set()
+    for start, stop in itertools.pairwise(bounds):
+        if start == stop:
+            continue
+        phase = phase_of(settings, start, total)  # between two bounds only the penalty's turns differ
+        turns = math.ceil((stop - first) * penalty.share) - math.ceil((start - first) * penalty.share)
+        if penalty.weight == 0 or not first <= start < last:
+            turns = 0
+        phases |= {phase._replace(has_penalty=True)} if turns else set()
+        phases |= {phase._replace(has_penalty=False)} if turns < stop - start else set()
+    return phases

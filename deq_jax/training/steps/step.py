@@ -1,5 +1,6 @@
 """One step of training and one of evaluation: pure functions of arrays, for plain `jax.jit`."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ class Recipe(NamedTuple):
     """Share of the moving average of weights that is kept."""
     equilibria: int = 1
     """Layers that solve."""
+    skips_non_finite: bool = False
+    """A step whose loss or gradient is not finite leaves all but the number of the step as it was."""
 
 
 class TrainState(NamedTuple):
@@ -145,6 +148,11 @@ def make_train_step(
         average = state.average
         if recipe.average_decay is not None:
             average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
+        is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads))
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, average)
+        if recipe.skips_non_finite:
+            kept = jax.tree.map(functools.partial(jnp.where, is_finite), after, state)
+            after = kept._replace(step=after.step)
         solved = forward(outcome.solutions, batch)
         reports = (report,) if recipe.equilibria == 1 else report
         adjoint = backward(reports, batch)
@@ -158,9 +166,9 @@ def make_train_step(
             forward_converged=solved.converged.mean(),
             adjoint_converged=adjoint.converged.mean(),
             penalty=penalty,
-            is_finite=jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads)),
+            is_finite=is_finite,
         )
-        return TrainState(state.step + 1, params, batch_stats, opt_state, average), metrics
+        return after, metrics
 
     return train_step
 

@@ -1,0 +1,1 @@
+"""What can go wrong with a run, made to go wrong: `make faults`, or python -m faults [--seed N] [--faults N]."""
