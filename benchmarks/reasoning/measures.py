@@ -92,7 +92,7 @@ def calibrated(solved: Solved, most_refused: float = 0.05) -> Calibration | None
     right, wrong = solved.residual[solved.exact], solved.residual[~solved.exact]
     if not len(right) or not len(wrong):
         return None
-    threshold = float(np.quantile(right, 1 - most_refused, method="higher"))
+    threshold = float(np.sort(right)[len(right) - 1 - int(most_refused * len(right))])
     return Calibration(threshold, float((wrong > threshold).mean()), float((right > threshold).mean()))
 
 
