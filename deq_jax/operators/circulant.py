@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
 from deq_jax.operators.matrices import accretive_inverse, adjoint_of, from_identity, norm_bound, product
+from deq_jax.operators.operator import Held
 from deq_jax.settings import Scalar
 
 Image = Float[Array, "batch height width channels"]
@@ -84,8 +85,8 @@ class Circulant:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, section 4.1 and appendix D.
     """
 
-    matrices: Symbol
-    m: Scalar
+    matrices: Held
+    m: Held
     phases: int = 1
 
     def __call__(self, z: Image) -> Image:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deq_jax.operators.matrices import accretive_inverse, from_identity, norm_bound, product
+from deq_jax.operators.operator import Held
 from deq_jax.settings import Scalar
 
 Vectors = Float[Array, "batch n"]
@@ -26,8 +27,8 @@ class Dense:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, section 3.1.
     """
 
-    W: Float[Array, "n n"]
-    m: Scalar
+    W: Held
+    m: Held
 
     def __call__(self, z: Vectors) -> Vectors:
         """``W z`` of every sample."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 from jaxtyping import PyTree
 
-from deq_jax.operators.operator import Operator
+from deq_jax.operators.operator import Held
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["W", "b"], meta_fields=["prox"])
@@ -38,7 +38,7 @@ class MonotoneMap:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, theorem 1.
     """
 
-    W: Operator
+    W: Held
     b: PyTree
     prox: Callable[[PyTree], PyTree] = jax.nn.relu
 

@@ -1,11 +1,14 @@
 """What solvers by splitting ask of a linear map."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, PyTree
 
 from deq_jax.settings import Scalar
+
+Held = Any
+"""A field of an operator, of the type that its class tells: JAX also puts placeholders there, which are of none."""
 
 
 @runtime_checkable

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Float
 
-from deq_jax.operators.circulant import Circulant, Image, Resized, filtered
+from deq_jax.operators.circulant import Image, Resized, filtered
 from deq_jax.operators.matrices import adjoint_of, norm_bound
+from deq_jax.operators.operator import Held
 from deq_jax.settings import Scalar
 
 Images = tuple[Float[Array, "batch _ _ _"], ...]
@@ -33,8 +34,8 @@ class Link:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, section 4.2 and appendix D.
     """
 
-    strided: Complex[Array, "_ _ _ _"]
-    square: Complex[Array, "_ _ _ _"]
+    strided: Held
+    square: Held
     half: tuple[int, int]
     side: tuple[int, int]
     phases: int
@@ -74,9 +75,9 @@ class Tiers:
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, section 4.2.
     """
 
-    tiers: tuple[Circulant, ...]
-    links: tuple[Link, ...]
-    m: Scalar
+    tiers: Held
+    links: Held
+    m: Held
     is_transposed: bool = False
 
     def __call__(self, z: Images) -> Images:
