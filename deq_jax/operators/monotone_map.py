@@ -32,7 +32,7 @@ class MonotoneMap:
         >>> from deq_jax.operators import Dense, MonotoneMap
         >>> f = MonotoneMap(Dense(jnp.array([[-1.0, 5.0], [-5.0, -1.0]]), m=2.0), jnp.ones((1, 2)))
         >>> sol = deq_jax.peaceman_rachford(f, jnp.zeros((1, 2)), tol=1e-4)
-        >>> print(sol.value.round(2), sol.status)
+        >>> print(f(sol.value).round(2), sol.status)
         [[0.5 0. ]] [0]
 
     Source: Winston and Kolter, "Monotone operator equilibrium networks", 2020, theorem 1.

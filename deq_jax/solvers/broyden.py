@@ -98,7 +98,7 @@ def broyden(
         # The update that this step brings is the first, …, or the last of a round of m, each sample's its own.
         in_round = jnp.where(since > 1, (since - 2) % m + 2, since)
         known = remembered(in_round, slot, m)
-        u, v = _learn(seen, wide, g, slot, known & (jnp.arange(m, dtype=slot.dtype) != slot))
+        u, v = _learn(seen, wide, g, slot, known & (jnp.arange(m, dtype=slot.dtype) != slot)[None])
         step = _apply(u, v, known, g)
         proposed = jax.tree.map(lambda a, d, leaf: (a - d).astype(leaf.dtype), wide, step, z)
         return proposed, _Estimate(wide, g, u, v, since)

@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from deq_jax.training.process.signals import stop_requests
 from deq_jax.training.programs import Programs, compile_programs, evaluate_split
 from deq_jax.training.settings.record import same_everywhere
 from deq_jax.training.settings.settings import Settings
-from deq_jax.training.start import Start, find_start
+from deq_jax.training.start import Start, find_start, make_way
 from deq_jax.training.steps.batches import count
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
@@ -117,8 +116,7 @@ def _run(
     # Only now, since a task whose functions return something else than they have promised has begun no run.
     def make_ready() -> None:
         claim_folder()
-        _clear_way(out, start.step)
-        _warn_of_changes(out)
+        make_way(out, start.step)
         environment.write(
             out / "environment.json",
             environment.describe()
@@ -142,29 +140,6 @@ def _run(
         return 128 + signal
     console.say(summary(out, plan.task, plan.settings, next_steps))
     return 0
-
-
-def _warn_of_changes(out: Path) -> None:
-    """Says what the result depends on to the last bit, and is other than when the run was last started."""
-    for name, (was, now) in environment.changes_since(environment.latest(out)).items():
-        print(
-            f"warning: {name}: {now}, where the run had {was}; what follows may differ from an uninterrupted run "
-            f"in the last bits.",
-            file=sys.stderr,
-        )
-
-
-def _clear_way(out: Path, step: int) -> None:
-    """Moves what later steps have left out of the way of those that write it again; says what is missing before."""
-    checkpoints.set_aside_after(out, step)
-    path = out / "metrics.jsonl"
-    metrics.drop_after(path, step)
-    missing = step - len({record["step"] for record in metrics.read(path) if record["kind"] == "train"})
-    if missing:
-        print(
-            f"warning: {path} lacks {missing:,} of the first {step:,} steps; training goes on, its account does not.",
-            file=sys.stderr,
-        )
 
 
 def _train(

@@ -1,12 +1,14 @@
 """Where a run begins, or goes on."""
 
 import dataclasses
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from deq_jax.training.disk import checkpoints, metrics
+from deq_jax.training.disk import checkpoints, environment, metrics
 from deq_jax.training.disk.best import is_stalled, results
 from deq_jax.training.disk.folder import read_config
 from deq_jax.training.loading import restored
@@ -47,6 +49,20 @@ def find_start(plan: Plan, fresh: TrainState, kind: type) -> Start:
     return Start(state, step, seconds, is_evaluated, is_last)
 
 
+def make_way(out: Path, step: int) -> None:
+    """Moves what later steps have left out of the way of those that write it again; says what is missing or changed."""
+    checkpoints.set_aside_after(out, step)
+    path = out / "metrics.jsonl"
+    metrics.drop_after(path, step)
+    missing = step - len({record["step"] for record in metrics.read(path) if record["kind"] == "train"})
+    if missing:
+        print(
+            f"warning: {path} lacks {missing:,} of the first {step:,} steps; training goes on, its account does not.",
+            file=sys.stderr,
+        )
+    _warn_of_changes(out)
+
+
 def _begun(plan: Plan, state: TrainState, kind: type) -> TrainState:
     """The state before the first step, with the weights of the run that `settings.initial` names.
 
@@ -64,3 +80,13 @@ def _begun(plan: Plan, state: TrainState, kind: type) -> TrainState:
     weights = jax.tree.map(jnp.copy, other.evaluated)
     average = jax.tree.map(jnp.copy, weights) if state.average else ()
     return state._replace(params=weights[0], batch_stats=weights[1], average=average)
+
+
+def _warn_of_changes(out: Path) -> None:
+    """Says what the result depends on to the last bit, and is other than when the run was last started."""
+    for name, (was, now) in environment.changes_since(environment.latest(out)).items():
+        print(
+            f"warning: {name}: {now}, where the run had {was}; what follows may differ from an uninterrupted run "
+            f"in the last bits.",
+            file=sys.stderr,
+        )

@@ -8,7 +8,6 @@ from flax import nnx
 
 import deq_jax
 from deq_jax.adjoint import Adjoint, Solver
-from deq_jax.nn.deq import DEQ
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
@@ -54,9 +53,10 @@ def evaluation_model(task: Task, settings: Settings, devices: int = 1) -> nnx.Mo
     """
     solver = filled_from(settings.evaluation, settings.solver)
     model = _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
-    for _, module in nnx.iter_modules(model):
-        if isinstance(module, DEQ) and module.width is None:
-            module.width = settings.batch_size // devices
+    layer: Any
+    for _, layer in nnx.iter_modules(model):
+        if getattr(layer, "per_sample", False) and layer.width is None:  # it solves
+            layer.width = settings.batch_size // devices
     return model
 
 
