@@ -68,6 +68,8 @@ def _norms_in_one_pass(*several: Matrices) -> tuple[Float[Array, " batch"], ...]
 
 def _sums(terms: list[Float[Array, "batch _n"]]) -> list[Float[Array, " batch"]]:
     """The sum of each over its samples, all of them by one operation: an accelerator would start a kernel for each."""
+    if len({term.shape for term in terms}) > 1:
+        return [jnp.sum(term, axis=1) for term in terms]
     zeros = [jnp.zeros((), term.dtype) for term in terms]
     return list(lax.reduce(terms, zeros, lambda a, b: [lax.add(x, y) for x, y in zip(a, b, strict=True)], (1,)))
 

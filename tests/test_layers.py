@@ -120,6 +120,6 @@ def test_what_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match="odd"):
         Conv(3, 4, 2, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="kernel_size must be a whole number"):
-        unchecked(Conv.__init__)(nnx.Module.__new__(Conv), 3, 4, (3, 3), rngs=nnx.Rngs(0))
+        unchecked(Conv.__init__)(nnx.Module.__new__(Conv), 3, 4, (3, 2.5), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="6 channels do not fall into 4 groups"):
         GroupNorm(6, 4)

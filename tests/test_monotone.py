@@ -88,14 +88,18 @@ def classifier(m=2.0):
     return nn.ImageClassifier(nn.Standardised((4, 4, 1), (0.5,), (0.25,)), deq, head)
 
 
+def length(images):
+    return jnp.sqrt(jnp.sum(images**2, axis=(1, 2, 3), keepdims=True))
+
+
 def moved(model, x, distance, gain):
     """The images after a search, within a distance, for where ``gain`` of their logits is largest."""
 
     @jax.jit
     def step(change):
         gradient = jax.grad(lambda change: gain(model(x + change)[0]).sum())(change)
-        change = change + 0.3 * distance * gradient / jnp.linalg.norm(gradient, axis=(1, 2, 3), keepdims=True)
-        size = jnp.linalg.norm(change, axis=(1, 2, 3), keepdims=True)
+        change = change + 0.3 * distance * gradient / length(gradient)
+        size = length(change)
         return change * jnp.minimum(1, distance / size)
 
     change = 0.01 * distance * drawn(7, *x.shape)

@@ -108,7 +108,7 @@ class Halves:
         ((X, Y), "task.data is a tuple; expected training.Data"),
         (training.Data((X, Y)), "task.data is a Data; expected training.Data({"),
         (training.Data({"test": X}), 'has the splits test; expected "train"'),
-        (training.Data({"train": X, "validation": X}), 'has the splits train, validation; expected "train"'),
+        (training.Data({"train": X, "valid": X}), 'has the splits train, valid; expected "train"'),
         (training.Data({"train": (X, Y[:5])}), "holds 8 in [0], 5 in [1]; expected as many samples"),
         (training.Data({"train": {}}), "holds nothing; expected as many"),
         (training.Data({"train": X[:0]}), "holds 0 in it; expected"),

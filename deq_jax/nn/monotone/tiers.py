@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -66,10 +67,10 @@ class TiersMonotoneCell(nnx.Module):
         self.m, self.border, self.channels = m, kernel_size // 2, tuple(channels)
         self.shapes = tuple((height // 2**i + 2 * self.border, width // 2**i + 2 * self.border) for i in range(tiers))
 
-        def kernels(pairs: Sequence[tuple[int, int]]) -> nnx.List:
+        def kernels(pairs: Sequence[tuple[int, int]]) -> Any:
             return nnx.List([free_kernel(kernel_size, *pair, param_dtype, rngs) for pair in pairs])
 
-        def gains(count: int) -> nnx.List:
+        def gains(count: int) -> Any:
             return nnx.List([nnx.Param(jnp.ones((), param_dtype)) for _ in range(count)])
 
         same = list(zip(channels, channels, strict=True))
