@@ -71,9 +71,10 @@ def run(
     require_backend()
     use_persistent_cache()
     require_usable(out, config, opener)
+    require_alike(same_everywhere(config))  # before it settles what is laid on the devices
     plan, state = prepare(open_task(), settings)
     if jax.process_count() > 1:
-        require_alike(same_everywhere(config) | environment.describe_data(plan.task.data))
+        require_alike(environment.describe_data(plan.task.data))
     with told_of_others(), contextlib.ExitStack() as stack:
         by_first(lambda: stack.enter_context(held(out)))
         # Again: another process may have begun, and ended, in the meantime.
