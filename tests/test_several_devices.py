@@ -38,6 +38,6 @@ def test_a_run_of_eight_devices_goes_on_with_fewer(tmp_path, devices):
 
 def test_a_batch_that_no_device_could_share_names_those_that_all_can(tmp_path):
     with pytest.raises(
-        AssertionError, match=r"batch_size 8 does not fall evenly on 3 devices.\nTake batch_size 6 or 9"
+        AssertionError, match=r"batch_size 8 does not fall evenly on 3 devices.\n *Take batch_size 6 or 9"
     ):
         on(3, "tests.one_of_several", tmp_path)

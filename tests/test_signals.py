@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -76,9 +77,15 @@ with interrupts_end_at_once():
 """
 
 
+def started(command):
+    """A process that heeds Ctrl-C, which a shell tells what it starts in the background to ignore."""
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=PIPE, stderr=PIPE, preexec_fn=heed)
+
+
 def test_ctrl_c_ends_a_program_at_once_in_one_line_and_cannot_be_swallowed():
     code = BUSY.replace("TAKEN", "False")
-    with subprocess.Popen([sys.executable, "-c", code], text=True, stdout=PIPE, stderr=PIPE) as process:
+    with started([sys.executable, "-c", code]) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 130
@@ -87,7 +94,7 @@ def test_ctrl_c_ends_a_program_at_once_in_one_line_and_cannot_be_swallowed():
 
 def test_ctrl_c_is_left_to_a_run_that_takes_it():
     code = BUSY.replace("TAKEN", "True")
-    with subprocess.Popen([sys.executable, "-c", code], text=True, stdout=PIPE, stderr=PIPE) as process:
+    with started([sys.executable, "-c", code]) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=10) == 5
@@ -96,7 +103,7 @@ def test_ctrl_c_is_left_to_a_run_that_takes_it():
 
 def test_ctrl_c_before_the_first_step_ends_train_py_in_one_line(tmp_path):
     command = [sys.executable, "train.py", "digits", "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, text=True, stdout=PIPE, stderr=PIPE, cwd=ROOT) as process:
+    with started(command) as process:
         assert process.stdout.readline().startswith("digits: ")  # it compiles now
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
