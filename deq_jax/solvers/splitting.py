@@ -5,6 +5,7 @@ they need anyway: one product by ``W``, or by the resolvent.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -140,7 +141,7 @@ def peaceman_rachford(
     return solve(rule, f, z0, tol=tol, max_iter=max_iter, atol=atol, trace=trace)
 
 
-def _checked(f: MonotoneMap, solver: str) -> MonotoneMap:
+def _checked(f: Any, solver: str) -> MonotoneMap:
     if not isinstance(f, MonotoneMap):
         raise TypeError(
             f"{solver} takes a deq_jax.operators.MonotoneMap, whose W, b and prox it needs, got "
