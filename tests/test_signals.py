@@ -1,4 +1,3 @@
-import functools
 import os
 import signal
 import subprocess
@@ -79,8 +78,8 @@ with interrupts_end_at_once():
 
 def started(command):
     """A process that heeds Ctrl-C, which a shell tells what it starts in the background to ignore."""
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=PIPE, stderr=PIPE, preexec_fn=heed)
+    heed = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    return subprocess.Popen([sys.executable, "-c", heed, *command], cwd=ROOT, text=True, stdout=PIPE, stderr=PIPE)
 
 
 def test_ctrl_c_ends_a_program_at_once_in_one_line_and_cannot_be_swallowed():
