@@ -22,6 +22,7 @@ from deq_jax.training.devices.agreement import is_first
 from deq_jax.training.disk.checkpoints.places import place_of
 from deq_jax.training.disk.checkpoints.seal import form_of, seal
 from deq_jax.training.disk.files import sync, writing_to
+from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainState
 
 KEPT = 3
@@ -78,8 +79,14 @@ class Writer:
 
     def close(self) -> None:
         """Settles, and ends."""
+        failed = None
+        try:
+            self._manager.close()  # Orbax's thread is waited for even where nothing may be written any more
+        except (OSError, ValueError, UserError) as error:
+            failed = error
         with _in_our_words(self._run):
-            self._manager.close()
+            if failed is not None:
+                raise failed
         if is_first() and self._place.is_dir():
             sync(self._place)
 
