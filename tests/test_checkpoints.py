@@ -170,6 +170,18 @@ def test_a_save_under_way_is_waited_for_even_where_the_folder_is_lost(tmp_path, 
     assert ended.is_set()
 
 
+@pytest.mark.parametrize("error", [ValueError("no such directory.\nMore"), RuntimeError("can't start new thread")])
+def test_what_orbax_says_without_a_number_is_passed_on_unless_the_folder_is_lost(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    run = tmp_path / "run"
+    with held(run), checkpoints.opened(run) as writer:
+        monkeypatch.setattr(writer._manager, "save", fail)
+        with pytest.raises(UserError, match=rf"cannot write to .*/run: {str(error).splitlines()[0].rstrip('.')}\.$"):
+            writer.save(state_at(1), seconds=1.0)
+
+
 def test_one_that_a_living_run_removes_beside_its_reader_is_no_damage(tmp_path, monkeypatch, capfd):
     save(tmp_path, 1, 2)
     truncate(tmp_path / "checkpoints" / "2")  # half removed
