@@ -13,13 +13,13 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 from deq_jax.tasks.presets import PRESETS, train
 from deq_jax.training.devices.places import without_flags
-from deq_jax.training.errors import reported_errors
+from deq_jax.training.errors import ended_for_certain, reported_errors
 from deq_jax.training.process.cli import QUIET, parse, without_switch
 from deq_jax.training.process.signals import interrupts_end_at_once
 from deq_jax.training.process.terminal import SECONDS_OF_PATIENCE, lasting_output
 
 if __name__ == "__main__":
-    with lasting_output(SECONDS_OF_PATIENCE), interrupts_end_at_once(), reported_errors():
+    with ended_for_certain(), lasting_output(SECONDS_OF_PATIENCE), interrupts_end_at_once(), reported_errors():
         arguments, is_quiet = without_switch(sys.argv[1:], QUIET)
         arguments, flags = without_flags(arguments)
         sys.exit(train(parse(arguments, PRESETS), is_quiet=is_quiet, flags=flags))

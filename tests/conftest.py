@@ -3,7 +3,22 @@ import shutil
 import tempfile
 
 import jax
+import jaxtyping
 import pytest
+
+
+def check_only_what_modules_and_classes_hold():
+    """A function within another would be given its checks anew whenever the other is called: a fifth of the time."""
+    checked = jaxtyping.jaxtyped
+
+    def outermost(*, typechecker):
+        check = checked(typechecker=typechecker)
+        return lambda thing: thing if "<locals>" in thing.__qualname__ else check(thing)
+
+    jaxtyping.jaxtyped = outermost
+
+
+check_only_what_modules_and_classes_hold()
 
 
 def pytest_configure(config):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
@@ -28,3 +31,15 @@ def test_what_the_user_can_mend_is_said_in_a_line(error, status, said, capsys):
 def test_what_is_wrong_with_the_program_keeps_its_traceback(error):
     with pytest.raises((ZeroDivisionError, RuntimeError)), reported_errors():
         raise error
+
+
+def test_a_thread_that_never_ends_does_not_keep_a_program_that_has_failed():
+    program = (
+        "import threading\n"
+        "from deq_jax.training.errors import UserError, ended_for_certain, reported_errors\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "with ended_for_certain(), reported_errors():\n"
+        "    raise UserError('nothing to write to')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stderr) == (2, "error: nothing to write to\n")

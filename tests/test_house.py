@@ -5,7 +5,11 @@ import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import jax.numpy as jnp
+import jaxtyping
 import pytest
+
+from deq_jax.nn.layers import group_norm
 
 ROOT = Path(__file__).parents[1]
 FILES = {
@@ -67,3 +71,8 @@ def test_rooms_are_small_and_say_what_they_are_for(folder):
             assert len(files) <= 11
             assert ast.get_docstring(ast.parse((path / "__init__.py").read_text(encoding="utf-8")))
             assert max((len(file.read_text(encoding="utf-8").splitlines()) for file in files), default=0) <= 250
+
+
+def test_annotations_are_checked_while_tests_run():
+    with pytest.raises(jaxtyping.TypeCheckError):
+        group_norm("no array", jnp.ones(2), jnp.zeros(2), num_groups=1, epsilon=1e-5)

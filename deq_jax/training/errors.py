@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 class UserError(Exception):
@@ -47,6 +47,24 @@ def reported_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+@contextmanager
+def ended_for_certain() -> Iterator[None]:
+    """Around all of a program: one that ends on an error does not wait for the threads of libraries.
+
+    Python joins them all first, and one that a save has left may wait for what never comes, as where the system had no
+    file handle or no memory for it.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if end.code not in (UserError.status, NonFiniteLossError.status):
+            raise
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(end.code)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
