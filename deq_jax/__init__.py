@@ -3,13 +3,13 @@
 The functional face. The Flax side is ``deq_jax.nn``, imported on its own: importing this package never imports Flax.
 """
 
-from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, or_nan
 from deq_jax.fixed_point import fixed_point, unrolled
 from deq_jax.forward_mode import fixed_point_jvp
+from deq_jax.gradients.adjoint import AdjointReport, adjoint_report, direct, implicit, or_nan
+from deq_jax.gradients.krylov import krylov
+from deq_jax.gradients.truncated import jacobian_free, phantom
 from deq_jax.independence import check_independence
-from deq_jax.krylov import krylov
 from deq_jax.monotone_fixed_point import monotone_fixed_point
-from deq_jax.per_sample import per_sample
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import (
     Rule,
@@ -21,7 +21,7 @@ from deq_jax.solvers import (
     solve,
 )
 from deq_jax.stability import contraction_penalty, jacobian_penalty, spectral_radius
-from deq_jax.truncated import jacobian_free, phantom
+from deq_jax.states.per_sample import per_sample
 
 __version__ = "0.1.0"
 

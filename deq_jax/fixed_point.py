@@ -9,11 +9,11 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver, implicit
 from deq_jax.calls import advised_primitive
-from deq_jax.closures import take_out
-from deq_jax.derivatives import in_reverse_mode_only
-from deq_jax.implicit_function import (
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver, implicit
+from deq_jax.gradients.closures import take_out
+from deq_jax.gradients.derivatives import in_reverse_mode_only
+from deq_jax.gradients.implicit_function import (
     can_be_narrowed,
     check_adjoint,
     check_arguments,
@@ -23,16 +23,16 @@ from deq_jax.implicit_function import (
     hoist_groups,
     where_solved,
 )
-from deq_jax.kept import kept_for_backward
-from deq_jax.pairs import state_of
-from deq_jax.per_sample import PerSample, check_marks, transposed_at, unmarked
+from deq_jax.gradients.kept import kept_for_backward
 from deq_jax.settings import whole_number
-from deq_jax.single import batch_of_one, only_problem, with_axis
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.spread import AXIS, devices_of, on_each_device
-from deq_jax.trees import Batch, batch_size, matched
-from deq_jax.varying import varying_axes, varying_like
+from deq_jax.states.pairs import state_of
+from deq_jax.states.per_sample import PerSample, check_marks, transposed_at, unmarked
+from deq_jax.states.single import batch_of_one, only_problem, with_axis
+from deq_jax.states.spread import AXIS, devices_of, on_each_device
+from deq_jax.states.trees import Batch, batch_size, matched
+from deq_jax.states.varying import varying_axes, varying_like
 
 
 @overload

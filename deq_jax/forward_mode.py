@@ -8,17 +8,24 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Int, PyTree
 
-from deq_jax.adjoint import Solver
 from deq_jax.calls import advised_primitive
-from deq_jax.closures import take_out
-from deq_jax.implicit_function import check_arguments, check_solution, check_solver, hoist, hoist_groups, where_solved
-from deq_jax.norms import sample_unit
-from deq_jax.pairs import state_of
-from deq_jax.per_sample import check_marks, unmarked
-from deq_jax.single import batch_of_one, only_problem
+from deq_jax.gradients.adjoint import Solver
+from deq_jax.gradients.closures import take_out
+from deq_jax.gradients.implicit_function import (
+    check_arguments,
+    check_solution,
+    check_solver,
+    hoist,
+    hoist_groups,
+    where_solved,
+)
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
-from deq_jax.trees import batch_size, flatten_samples, matched, restore_samples, sample_scale
+from deq_jax.states.norms import sample_unit
+from deq_jax.states.pairs import state_of
+from deq_jax.states.per_sample import check_marks, unmarked
+from deq_jax.states.single import batch_of_one, only_problem
+from deq_jax.states.trees import batch_size, flatten_samples, matched, restore_samples, sample_scale
 
 
 @overload

@@ -9,9 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from deq_jax.implicit_function import check_arguments
-from deq_jax.per_sample import PerSample, check_marks, rows_of, unmarked
-from deq_jax.trees import batch_size, check_same_form, draw, flatten_samples, restore_samples, saying_what_it_is_given
+from deq_jax.gradients.implicit_function import check_arguments
+from deq_jax.states.per_sample import PerSample, check_marks, rows_of, unmarked
+from deq_jax.states.trees import (
+    batch_size,
+    check_same_form,
+    draw,
+    flatten_samples,
+    restore_samples,
+    saying_what_it_is_given,
+)
 
 
 def check_independence(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> None:

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import PyTree
 
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver, Transposed, implicit
 from deq_jax.fixed_point import fixed_point
-from deq_jax.implicit_function import check_adjoint, check_solver
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver, Transposed, implicit
+from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.operators import MonotoneMap
 from deq_jax.operators.operator import Operator
-from deq_jax.per_sample import unmarked
 from deq_jax.solution import Solution
 from deq_jax.solvers import peaceman_rachford
+from deq_jax.states.per_sample import unmarked
 
 
 def monotone_fixed_point(

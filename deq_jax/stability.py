@@ -10,10 +10,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key, PyTree
 
-from deq_jax.norms import sample_norm
 from deq_jax.settings import whole_number
-from deq_jax.single import batch_of_one
-from deq_jax.trees import (
+from deq_jax.states.norms import sample_norm
+from deq_jax.states.single import batch_of_one
+from deq_jax.states.trees import (
     Matrices,
     accumulation_dtype,
     draw,

@@ -7,7 +7,7 @@ import pytest
 
 import deq_jax
 from deq_jax import Status
-from deq_jax.adjoint import DENSE_LIMIT
+from deq_jax.gradients.adjoint import DENSE_LIMIT
 from tests.problems import tanh_network
 from tests.unchecked import unchecked
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import deq_jax
-from deq_jax.closures import take_out
+from deq_jax.gradients.closures import take_out
 from tests.problems import tanh_network
 
 

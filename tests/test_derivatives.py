@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 import deq_jax
-from deq_jax.derivatives import in_reverse_mode_only, without_derivative
+from deq_jax.gradients.derivatives import in_reverse_mode_only, without_derivative
 
 X = jnp.linspace(0.1, 1.0, 6).reshape(2, 3)
 W = 0.1 * jnp.ones((3, 3))

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax import norms
+from deq_jax.states import norms
 
 WAYS = [norms._norms_in_one_pass, norms._norms_in_two_passes]  # of other platforms, and of a CPU
 

@@ -11,8 +11,8 @@ import pytest
 
 import deq_jax
 from deq_jax import Status
-from deq_jax.norms import relative_residual
-from deq_jax.trees import flatten_samples
+from deq_jax.states.norms import relative_residual
+from deq_jax.states.trees import flatten_samples
 
 # Compiled once each: shapes, dtypes and settings come from this list, values from hypothesis.
 SHAPES = [(0, 3), (1, 0), (1, 1), (3, 4), (2, 2, 3)]

@@ -5,7 +5,8 @@ import pytest
 from flax import linen
 
 import deq_jax
-from deq_jax import nn, trees
+from deq_jax import nn
+from deq_jax.states import trees
 
 
 def test_flattening_keeps_samples_apart_and_is_undone():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deq_jax.states.trees import flatten_samples
 from deq_jax.tasks.measuring import with_solve
 from deq_jax.tasks.puzzles.config import Config
 from deq_jax.tasks.puzzles.model import PuzzleModel, answered
@@ -17,7 +18,6 @@ from deq_jax.tasks.puzzles.task import of_difficulty, open_task
 from deq_jax.training.loading import restored
 from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.model import opened
-from deq_jax.trees import flatten_samples
 
 TOL = 1e-4
 

@@ -3,7 +3,7 @@
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.cells import ResNetCell
 from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ

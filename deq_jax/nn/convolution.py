@@ -9,9 +9,9 @@ from jax import export, lax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
-from deq_jax.kept import kept_for_backward
-from deq_jax.spread import AXIS, devices_of, on_each_device
-from deq_jax.varying import varying_like
+from deq_jax.gradients.kept import kept_for_backward
+from deq_jax.states.spread import AXIS, devices_of, on_each_device
+from deq_jax.states.varying import varying_like
 
 Image = Float[Array, "batch height width channels"]
 Kernel = Float[Array, "rows columns channels out_channels"]

@@ -7,16 +7,16 @@ import jax
 from flax import nnx
 from jaxtyping import PyTree
 
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
-from deq_jax.implicit_function import check_adjoint, check_solver
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.monotone_fixed_point import monotone_fixed_point
 from deq_jax.nn.initial_state import initial_state
-from deq_jax.per_sample import where_it_fits
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
+from deq_jax.states.per_sample import where_it_fits
 
 
 class DEQ(nnx.Module):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from deq_jax.adjoint import AdjointReport
 from deq_jax.fixed_point import unrolled
+from deq_jax.gradients.adjoint import AdjointReport
 from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ, at_injection
 from deq_jax.nn.initial_state import initial_state

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Image, conv, plain_conv
 from deq_jax.settings import whole_number
-from deq_jax.spread import devices_of, on_all_devices
+from deq_jax.states.spread import devices_of, on_all_devices
 
 Resized = Float[Array, "batch out_height out_width out_channels"]
 

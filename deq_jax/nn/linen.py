@@ -8,14 +8,14 @@ from flax import errors, linen
 from flax.core import DenyList
 from jaxtyping import PyTree
 
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
-from deq_jax.implicit_function import check_adjoint, check_solver
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.nn.initial_state import initial_state
-from deq_jax.per_sample import where_it_fits
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
+from deq_jax.states.per_sample import where_it_fits
 
 
 class DEQ(linen.Module):

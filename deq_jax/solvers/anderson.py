@@ -10,15 +10,15 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.calls import advised_solver
-from deq_jax.coupled import whole_sum
-from deq_jax.made_once import made_once
 from deq_jax.settings import Scalar, check_positive, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.linear_system import finite_or_zero, quadratic, solve_positive
 from deq_jax.solvers.loop import Rule, solve
 from deq_jax.solvers.memory import aged, forgotten, remembered
 from deq_jax.solvers.safeguard import GAIN, Safeguard, hold_back, nothing_seen, widen
-from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
+from deq_jax.states.coupled import whole_sum
+from deq_jax.states.made_once import made_once
+from deq_jax.states.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
 
 
 class _History(NamedTuple):

@@ -9,12 +9,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from deq_jax.calls import advised_solver
-from deq_jax.coupled import whole_sum
 from deq_jax.settings import Scalar, whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
 from deq_jax.solvers.memory import aged, forgotten, remembered
-from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot, sample_where
+from deq_jax.states.coupled import whole_sum
+from deq_jax.states.trees import Matrices, accumulation_dtype, sample_difference, sample_dot, sample_where
 
 
 class _Estimate(NamedTuple):

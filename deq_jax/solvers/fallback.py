@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from deq_jax.trees import Batch
+from deq_jax.states.trees import Batch
 
 REACH = 8.0
 """An ``‖f(z)‖`` beyond this multiple of what plain steps could have reached was made by the rule."""

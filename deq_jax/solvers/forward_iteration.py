@@ -9,7 +9,7 @@ from deq_jax.calls import advised_solver
 from deq_jax.settings import Scalar, check_positive
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
-from deq_jax.trees import Matrices
+from deq_jax.states.trees import Matrices
 
 
 @advised_solver

@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from deq_jax.coupled import axes_within, summed_over
-from deq_jax.derivatives import without_derivative
-from deq_jax.made_once import made_once
-from deq_jax.norms import in_proportion, sample_norms
+from deq_jax.gradients.derivatives import without_derivative
 from deq_jax.settings import Scalar, check_positive, whole_number
-from deq_jax.single import batch_of_one, only_problem
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.fallback import Fallback, judge, nothing_judged
 from deq_jax.solvers.working_set import Loop, begins_at_any_time, narrowing
-from deq_jax.trees import (
+from deq_jax.states.coupled import axes_within, summed_over
+from deq_jax.states.made_once import made_once
+from deq_jax.states.norms import in_proportion, sample_norms
+from deq_jax.states.single import batch_of_one, only_problem
+from deq_jax.states.trees import (
     Matrices,
     Rows,
     accumulation_dtype,
@@ -35,7 +35,7 @@ from deq_jax.trees import (
     sample_difference,
     sample_where,
 )
-from deq_jax.varying import varying_like
+from deq_jax.states.varying import varying_like
 
 
 class Rule(NamedTuple):

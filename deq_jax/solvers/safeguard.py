@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from deq_jax.settings import Scalar
-from deq_jax.trees import Batch
+from deq_jax.states.trees import Batch
 
 GAIN = 0.7
 """A mixture that is predicted to leave more than this share of ``‖g‖`` waits for plain steps to widen the history."""

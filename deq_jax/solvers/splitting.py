@@ -17,7 +17,7 @@ from deq_jax.operators.operator import Operator
 from deq_jax.settings import Scalar, check_positive
 from deq_jax.solution import Solution
 from deq_jax.solvers.loop import Rule, solve
-from deq_jax.trees import Matrices, flatten_samples, restore_samples
+from deq_jax.states.trees import Matrices, flatten_samples, restore_samples
 
 
 def forward_backward(

@@ -15,8 +15,8 @@ from jax import export, lax
 from jax.extend.core import Literal
 from jaxtyping import Array, Bool, Float, PyTree
 
-from deq_jax.trees import Batch, Matrices, Rows, batch_size
-from deq_jax.varying import varying_like
+from deq_jax.states.trees import Batch, Matrices, Rows, batch_size
+from deq_jax.states.varying import varying_like
 
 GROUPS = 8
 """Groups that a whole batch would fall into; one place in so many of a stream must be free to be refilled."""

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from flax import nnx
 from jaxtyping import Array, Float, Key, PyTree
 
-from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.gradients.adjoint import Adjoint, Solver
 from deq_jax.solution import Solution
 from deq_jax.training.errors import UserError
 

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from deq_jax.nn.image_classifier import ImageClassifier
-from deq_jax.norms import sample_norm
 from deq_jax.operators.matrices import norm_bound
 from deq_jax.solution import Solution
-from deq_jax.trees import flatten_samples
+from deq_jax.states.norms import sample_norm
+from deq_jax.states.trees import flatten_samples
 
 
 def lipschitz_bound(model: ImageClassifier) -> Float[Array, ""]:

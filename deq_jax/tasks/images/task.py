@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from deq_jax import nn
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.deq import at_injection
 from deq_jax.solution import Solution
 from deq_jax.tasks.images.augmentation import augment

@@ -6,14 +6,14 @@ from jaxtyping import Array, Float
 
 import deq_jax
 from deq_jax import nn
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
-from deq_jax.norms import relative_residual
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.solution import Solution, Status
+from deq_jax.states.norms import relative_residual
+from deq_jax.states.trees import flatten_samples
 from deq_jax.tasks.inverse.blur import blur_matrix
 from deq_jax.tasks.inverse.config import Config
 from deq_jax.tasks.inverse.data import Patches
 from deq_jax.training.settings.solves import filled_from
-from deq_jax.trees import flatten_samples
 
 Image = Float[Array, "batch side side 1"]
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.gradients.adjoint import Adjoint, Solver
 from deq_jax.nn.deq import prepared
 from deq_jax.tasks.inverse.config import Config, DataConfig
 from deq_jax.tasks.inverse.data import Pair, Patched

@@ -15,10 +15,10 @@ from jaxtyping import Array, Float, Key
 
 import deq_jax
 from deq_jax import nn
-from deq_jax.adjoint import Adjoint, AdjointReport, Solver
-from deq_jax.norms import relative_residual
+from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import flatten_samples
+from deq_jax.states.norms import relative_residual
+from deq_jax.states.trees import flatten_samples
 
 State = Float[Array, "batch height width channels"]
 Injection = Float[Array, "batch height width inner_channels"]

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deq_jax import nn
-from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.gradients.adjoint import Adjoint, Solver
 from deq_jax.solution import Solution
 from deq_jax.tasks.puzzles.bodies import Body, Equilibrium, Layers, State, Unrolled
 from deq_jax.tasks.puzzles.config import Config

@@ -11,7 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.gradients.adjoint import Adjoint, Solver
 from deq_jax.tasks.puzzles.config import Config, DataConfig
 from deq_jax.tasks.puzzles.model import Logits, PuzzleModel, answered, build_model
 from deq_jax.tasks.puzzles.problems import Grid, Kind, Problem, Problems, boards, mazes, prefix_sums, read

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from deq_jax.spread import AXIS
+from deq_jax.states.spread import AXIS
 from deq_jax.training.errors import UserError
 
 

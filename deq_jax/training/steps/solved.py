@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from deq_jax.adjoint import AdjointReport
+from deq_jax.gradients.adjoint import AdjointReport
 from deq_jax.solution import Solution, Status
 
 

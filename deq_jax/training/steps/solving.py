@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 import deq_jax
-from deq_jax.adjoint import Adjoint, Solver
+from deq_jax.gradients.adjoint import Adjoint, Solver
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from

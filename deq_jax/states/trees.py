@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from deq_jax.coupled import whole_sum
-from deq_jax.varying import varying_like
+from deq_jax.states.coupled import whole_sum
+from deq_jax.states.varying import varying_like
 
 Matrices: TypeAlias = PyTree[Float[Array, "batch _n"]]
 Batch: TypeAlias = Any

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, PyTree
 
-from deq_jax.adjoint import Adjoint, implicit
-from deq_jax.implicit_function import hoist
-from deq_jax.norms import relative_residual, sample_unit
+from deq_jax.gradients.adjoint import Adjoint, implicit
+from deq_jax.gradients.implicit_function import hoist
 from deq_jax.settings import check_positive, whole_number
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import (
+from deq_jax.states.norms import relative_residual, sample_unit
+from deq_jax.states.trees import (
     Matrices,
     accumulation_dtype,
     flatten_function,

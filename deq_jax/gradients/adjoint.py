@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from jax import export
 from jaxtyping import Array, Float, PyTree
 
-from deq_jax.coupled import axes_within, summed_over
-from deq_jax.implicit_function import check_adjoint, check_solver
-from deq_jax.norms import relative_residual, sample_unit
-from deq_jax.per_sample import Narrowable, PerSample
+from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import anderson
-from deq_jax.trees import (
+from deq_jax.states.coupled import axes_within, summed_over
+from deq_jax.states.norms import relative_residual, sample_unit
+from deq_jax.states.per_sample import Narrowable, PerSample
+from deq_jax.states.trees import (
     Batch,
     accumulation_dtype,
     flatten_samples,
@@ -28,7 +28,7 @@ from deq_jax.trees import (
     sample_scale,
     sample_where,
 )
-from deq_jax.varying import varying_like
+from deq_jax.states.varying import varying_like
 
 Solver = Callable[[Callable[[PyTree], PyTree], PyTree], Solution]
 Transposed = Callable[[PyTree], PyTree]

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from deq_jax.adjoint import Adjoint, Transposed
+from deq_jax.gradients.adjoint import Adjoint, Transposed
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
-from deq_jax.trees import Batch, batch_size
+from deq_jax.states.trees import Batch, batch_size
 
 
 def jacobian_free() -> Adjoint:

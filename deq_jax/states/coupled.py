@@ -14,7 +14,7 @@ import jax
 from jax import lax
 from jaxtyping import Array, PyTree
 
-from deq_jax.varying import varying_axes, varying_over
+from deq_jax.states.varying import varying_axes, varying_over
 
 _AXES: contextvars.ContextVar[tuple[str, ...]] = contextvars.ContextVar("axes", default=())
 

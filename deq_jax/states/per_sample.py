@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from deq_jax.settings import whole_number
-from deq_jax.trees import Batch, Rows
+from deq_jax.states.trees import Batch, Rows
 
 
 @jax.tree_util.register_pytree_node_class

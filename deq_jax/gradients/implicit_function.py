@@ -9,12 +9,20 @@ import jax.numpy as jnp
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Int, PyTree
 
-from deq_jax.per_sample import Narrowable, PerSample, rows_of, unmarked, width_of
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers.working_set import widths
-from deq_jax.trees import Batch, Rows, batch_size, check_same_form, flatten_samples, restore_samples, sample_where
-from deq_jax.unchanging import ahead
-from deq_jax.varying import varying_like
+from deq_jax.states.per_sample import Narrowable, PerSample, rows_of, unmarked, width_of
+from deq_jax.states.trees import (
+    Batch,
+    Rows,
+    batch_size,
+    check_same_form,
+    flatten_samples,
+    restore_samples,
+    sample_where,
+)
+from deq_jax.states.unchanging import ahead
+from deq_jax.states.varying import varying_like
 
 
 def hoist(f: Callable[..., PyTree], z0: PyTree, args: tuple) -> tuple[Callable[..., PyTree], list]:

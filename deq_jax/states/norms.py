@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from deq_jax.coupled import axes_of_a_sample, whole_max, whole_sum
-from deq_jax.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
+from deq_jax.states.coupled import axes_of_a_sample, whole_max, whole_sum
+from deq_jax.states.trees import Matrices, accumulation_dtype, sample_difference, sample_dot
 
 
 def sample_norm(a: Matrices) -> Float[Array, " batch"]:

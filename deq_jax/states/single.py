@@ -7,7 +7,7 @@ import jax
 from jaxtyping import PyTree
 
 from deq_jax.solution import Solution
-from deq_jax.trees import matched
+from deq_jax.states.trees import matched
 
 
 def batch_of_one(f: Callable[..., PyTree], z0: PyTree, *args: Any) -> tuple[Callable[..., PyTree], PyTree]:

@@ -13,7 +13,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
-from deq_jax.trees import Batch
+from deq_jax.states.trees import Batch
 
 AXIS = "data"
 """The mesh axis along which samples lie."""
