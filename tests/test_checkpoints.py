@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from deq_jax.training.disk import checkpoints
-from deq_jax.training.disk.checkpoints import seal
+from deq_jax.training.disk.checkpoints import saving, seal
 from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainState, create_state
@@ -180,6 +180,24 @@ def test_what_orbax_says_without_a_number_is_passed_on_unless_the_folder_is_lost
         monkeypatch.setattr(writer._manager, "save", fail)
         with pytest.raises(UserError, match=rf"cannot write to .*/run: {str(error).splitlines()[0].rstrip('.')}\.$"):
             writer.save(state_at(1), seconds=1.0)
+
+
+@pytest.mark.parametrize("further", [[], [2]])
+def test_a_save_that_a_jump_of_the_clock_has_ended_is_repeated_or_followed_by_the_next(
+    tmp_path, monkeypatch, capfd, further
+):
+    jumps, seal_in_time = [True], saving.Writer._seal
+
+    def hurried(writer):
+        if jumps and jumps.pop():
+            raise TimeoutError("timed out after 86400 seconds")
+        seal_in_time(writer)
+
+    monkeypatch.setattr(saving.Writer, "_seal", hurried)
+    save(tmp_path, 1, *further)
+    assert checkpoints.steps_of(tmp_path) == (further or [1])
+    assert_restored(checkpoints.restore(tmp_path, like=state_at(0)), (further or [1])[0])
+    assert ("the clock has jumped" in capfd.readouterr().err) == bool(further)
 
 
 def test_one_that_a_living_run_removes_beside_its_reader_is_no_damage(tmp_path, monkeypatch, capfd):

@@ -16,15 +16,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import orbax.checkpoint as ocp
 
 from deq_jax.training.devices.agreement import is_first
 from deq_jax.training.disk.checkpoints.places import place_of
 from deq_jax.training.disk.checkpoints.seal import form_of, seal
 from deq_jax.training.disk.files import require_own, sync, writing_to
+from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainState
 
 KEPT = 3
+_TOO_LONG = "the save took longer than Orbax allows, or the clock has jumped"
 # Writes that were under way when another failed end within this, and complain that nobody waits for them.
 _SECONDS_OF_COMPLAINTS = 0.3
 
@@ -51,6 +54,7 @@ class Writer:
 
     def __init__(self, run: Path, kept: Callable[[Sequence[int]], int | None], before: Callable[[], None]) -> None:
         self._run, self._before, self._place = run, before, place_of(run).absolute()
+        self._last: tuple[TrainState, float] | None = None
         self._sealing: tuple[int, float, dict[str, str]] | None = None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_Policy(kept),
@@ -67,24 +71,48 @@ class Writer:
         Raises:
             UserError: the folder cannot be written to, or could not be for the checkpoint before.
         """
-        self.settle()
+        if self._is_given_up():
+            print(f"warning: no checkpoint was made before step {int(state.step):,}: {_TOO_LONG}.", file=sys.stderr)
+        self._begin(state, seconds)
+
+    def settle(self) -> None:
+        """Waits until what was saved is on the disk; raises as `save` does."""
+        if self._is_given_up():
+            assert self._last is not None
+            if any(leaf.is_deleted() for leaf in jax.tree.leaves(self._last) if isinstance(leaf, jax.Array)):
+                raise UserError(f"cannot write to {self._run}: {_TOO_LONG}.")
+            self._begin(*self._last)
+            with _in_our_words(self._run):
+                self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Settles, and ends."""
+        try:
+            self.settle()
+        finally:
+            with _in_our_words(self._run):
+                self._manager.close()  # Orbax's thread is waited for even where nothing may be written any more
         require_own(self._run)
+        if is_first() and self._place.is_dir():
+            sync(self._place)
+
+    def _begin(self, state: TrainState, seconds: float) -> None:
+        require_own(self._run)
+        self._last = state, seconds
         self._sealing = int(state.step), seconds, form_of(state)
         with _in_our_words(self._run):
             self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
 
-    def settle(self) -> None:
-        """Waits until what was saved is on the disk; raises as `save` does."""
+    def _is_given_up(self) -> bool:
+        """Waits for what is under way; whether it took longer than Orbax allows, as where a clock has jumped."""
         with _in_our_words(self._run):
-            self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Settles, and ends."""
-        with _in_our_words(self._run):
-            self._manager.close()  # Orbax's thread is waited for even where nothing may be written any more
-        require_own(self._run)
-        if is_first() and self._place.is_dir():
-            sync(self._place)
+            try:
+                self._manager.wait_until_finished()
+            except TimeoutError:
+                if jax.process_count() > 1:  # the others may not have given it up
+                    raise
+                return True
+        return False
 
     def _seal(self) -> None:
         """Called by Orbax's thread when all files are written, before the folder gets its name."""
