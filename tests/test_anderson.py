@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deq_jax import Rule, Status, anderson, forward_iteration, solve
+from deq_jax import Rule, Status, anderson, broyden, forward_iteration, solve
 from deq_jax.solvers.anderson import _coefficients
 from tests.problems import linear_map, non_normal_map, tanh_network
 
@@ -20,6 +20,15 @@ def test_two_iterates_solve_a_scalar_linear_problem_at_once():
     sol = anderson(lambda z: 0.9 * z + 1, jnp.zeros((1, 1)), m=5, lam=0.0, tol=1e-5, max_iter=10)
     assert sol.iterations[0] == 3
     np.testing.assert_allclose(sol.value, [[10.0]], rtol=1e-4)  # float32, conditioned by 1/(1 − 0.9)
+
+
+@pytest.mark.parametrize("solver", [anderson, broyden])
+def test_a_memory_of_more_than_could_ever_be_used_takes_no_place(solver):
+    def allocated(m):
+        solve = jax.jit(lambda z0: solver(lambda z: 0.5 * z + 1, z0, m=m, max_iter=4).value)
+        return solve.lower(jnp.zeros((2, 1000))).compile().memory_analysis().temp_size_in_bytes
+
+    assert allocated(100_000) == allocated(4)
 
 
 def test_mixture_is_the_constrained_least_squares(x64):
