@@ -4,12 +4,17 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.gradients.adjoint import Adjoint, Transposed
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status
 from deq_jax.states.trees import Batch, batch_size
+from deq_jax.states.varying import varying_like
+
+_WRITTEN_OUT = 4
+"""Steps of a phantom gradient that compilers may merge; more are a loop, whose compilation does not grow with them."""
 
 
 def jacobian_free() -> Adjoint:
@@ -58,9 +63,12 @@ def phantom(steps: int, damping: float = 1.0) -> Adjoint:
     @_measures_nothing
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         del fixed_point
-        g = jax.tree.map(lambda y: share * y, y)
-        for _ in range(steps):
-            g = jax.tree.map(lambda g, jg, y: (1 - share) * g + share * (jg + y), g, transposed(g), y)
+
+        def step(_: int, g: PyTree) -> PyTree:
+            return jax.tree.map(lambda g, jg, y: (1 - share) * g + share * (jg + y), g, transposed(g), y)
+
+        g = varying_like(jax.tree.map(lambda y: share * y, y), jax.eval_shape(transposed, y))
+        g = lax.fori_loop(0, steps, step, g, unroll=min(steps, _WRITTEN_OUT))
         return _truncated(g, steps, batch_size(y))
 
     return solve
