@@ -43,7 +43,8 @@ def episode(
         suffered.append(Suffered(kind.name, _injected(kind, process, out, shadow, rng)))
     process = Process(command(out), env, folder / "last.log")
     status = process.wait()
-    wrong = problems(out, process, status, whole)
+    told = "\n".join(log.read_text(errors="replace") for log in sorted(folder.glob("*.log")))
+    wrong = problems(out, process, status, whole, told)
     if wrong and suffered:
         suffered[-1].wrong.extend(f"{one} (after {', '.join(one.kind for one in suffered)})" for one in wrong)
     return suffered

@@ -105,8 +105,11 @@ def lines(out: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if "seconds" not in name} for line in found]
 
 
-def problems(out: Path, process: Process, status: int, whole: Sequence[dict]) -> list[str]:
-    """What is wrong with a run that has been continued to its end after a fault; nothing is expected."""
+def problems(out: Path, process: Process, status: int, whole: Sequence[dict], told: str) -> list[str]:
+    """What is wrong with a run that has been continued to its end after faults; nothing is expected.
+
+    ``told`` is what its processes have said, from the first to this last one.
+    """
     said, wrong = process.said(), []
     if "Traceback" in said:
         wrong.append("a traceback")
@@ -124,6 +127,6 @@ def problems(out: Path, process: Process, status: int, whole: Sequence[dict]) ->
     others = [key for key, line in ours.items() if line != known.get(key)]
     if others:
         wrong.append(f"{len(others)} lines differ from those of an uninterrupted run, the first at {others[0]}")
-    if known.keys() - ours.keys() and "lacks" not in said and "damaged" not in said:
+    if known.keys() - ours.keys() and "lacks" not in told and "damaged" not in told:
         wrong.append("lines are missing without a word")
     return wrong

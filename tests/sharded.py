@@ -63,7 +63,7 @@ def of_network() -> dict[str, Callable]:
     return {name: solved_by(adjoint) for name, adjoint in adjoints.items()} | {
         "closed over": lambda w, x: deq_jax.fixed_point(lambda z: f(z, x, w), start(x), solver=SOLVER).value,
         "fixed_point_jvp": lambda w, x: deq_jax.fixed_point_jvp(f, start(x), x, w, solver=SOLVER).value,
-        "unrolled": lambda w, x: deq_jax.unrolled(f, start(x), x, w, steps=20),
+        "unrolled": lambda w, x: deq_jax.unrolled(f, start(x), x, w, steps=8),
         "two leaves": lambda w, x: deq_jax.fixed_point(two_leaves, two_starts(x), x, w, solver=SOLVER).value["z"],
         "two leaves, unrolled": lambda w, x: deq_jax.unrolled(two_leaves, two_starts(x), x, w, steps=5)["z"],
         "jacobian_penalty": jacobian_penalty,
@@ -75,12 +75,18 @@ def check(name: str, function: Callable, w, x, rtol: float = 1e-8) -> None:
     """The value, and the gradients of both arguments."""
     x = jax.device_put(x, NamedSharding(MESH, P("data")))
 
-    def gradients(function):
-        return jax.jit(jax.grad(lambda w, x: jnp.sum(function(w, x) ** 3), argnums=(0, 1)))(w, x)
+    def differentiated(function):
+        def loss(w, x):
+            value = function(w, x)
+            return jnp.sum(value**3), value
 
-    pairs = ((jax.jit(mapped(function))(w, x), function(w, x)), (gradients(mapped(function)), gradients(function)))
-    for ours, plain in pairs:
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=1e-10, err_msg=name), ours, plain)
+        (_, value), gradients = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(w, x)
+        return value, gradients
+
+    value, gradients = differentiated(function)
+    ours = (jax.jit(mapped(function))(w, x), *differentiated(mapped(function)))
+    same = functools.partial(np.testing.assert_allclose, rtol=rtol, atol=1e-10, err_msg=name)
+    jax.tree.map(same, ours, (value, value, gradients))
 
 
 def check_network() -> None:
@@ -108,7 +114,7 @@ def check_left_to_jit() -> None:
         return jnp.sum(deq_jax.fixed_point(f, jnp.zeros_like(x), x, w, solver=SOLVER).value ** 2)
 
     sharded = jax.jit(jax.grad(loss))(jax.device_put(x, NamedSharding(MESH, P("data"))))
-    np.testing.assert_allclose(sharded, jax.grad(loss)(x), rtol=1e-8)
+    np.testing.assert_allclose(sharded, jax.jit(jax.grad(loss))(x), rtol=1e-8)
     assert len(sharded.sharding.device_set) == len(MESH.devices)
 
 
@@ -124,8 +130,8 @@ def check_solvers() -> None:
         def solve(w, x, solver=solver):
             return solver(lambda z: f(z, x, w), jnp.zeros(x.shape), tol=1e-12, max_iter=200).value
 
-        np.testing.assert_allclose(jax.jit(mapped(solve))(w, x), solve(w, x), rtol=1e-10)
-    np.testing.assert_allclose(jax.jit(mapped(radius))(w, x), radius(w, x), rtol=1e-2)
+        np.testing.assert_allclose(jax.jit(mapped(solve))(w, x), jax.jit(solve)(w, x), rtol=1e-10)
+    np.testing.assert_allclose(jax.jit(mapped(radius))(w, x), jax.jit(radius)(w, x), rtol=1e-2)
 
 
 def check_cells() -> None:
@@ -164,7 +170,7 @@ def check_report() -> None:
             report = lax.pcast(deq_jax.adjoint_report(len(x)), ("data",), to="varying")
             return evaluations(x, report, adjoint)
 
-        plain = evaluations(x, deq_jax.adjoint_report(len(x)), adjoint)
+        plain = jax.jit(functools.partial(evaluations, adjoint=adjoint))(x, deq_jax.adjoint_report(len(x)))
         np.testing.assert_array_equal(jax.jit(mapped(own))(w, x), plain)
     with pytest.raises(ValueError, match="the devices' reports would be added up"):
         mapped(lambda w, x: evaluations(x, deq_jax.adjoint_report(len(x)), None))(w, x)
