@@ -10,6 +10,7 @@ from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
 from deq_jax.monotone_fixed_point import monotone_fixed_point
 from deq_jax.per_sample import per_sample
+from deq_jax.recomputed import recomputed
 from deq_jax.solution import Solution, Status
 from deq_jax.solvers import (
     Rule,
@@ -49,6 +50,7 @@ __all__ = [
     "peaceman_rachford",
     "per_sample",
     "phantom",
+    "recomputed",
     "solve",
     "spectral_radius",
     "unrolled",

@@ -20,6 +20,7 @@ from deq_jax.training.promises import evaluation_of
 from deq_jax.training.settings.solves import filled_from
 from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.precision import in_precision
 from deq_jax.training.steps.step import make_eval_step
 
 MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")
@@ -53,7 +54,7 @@ def measured_run(
         config = room.of_difficulty(config, difficulty)
     task = room.open_task(config, ["test"]) if problems is None else room.of_file(config, problems)
     model, state = restored(run, task, config, checkpoint)
-    step = jax.jit(make_eval_step(model, evaluation_of(task)))
+    step = jax.jit(in_precision(config.precision, make_eval_step(model, evaluation_of(task))))
     means = evaluate(step, state, eval_batches(task.data.splits["test"], config.batch_size))
     assert means is not None
     means["converged"] = means.pop("forward_converged")

@@ -12,6 +12,7 @@ from deq_jax.training.errors import UserError
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
 from deq_jax.training.steps.phases import Phase
+from deq_jax.training.steps.precision import layers_that_solve, set_dtype
 from deq_jax.training.task import Task
 
 
@@ -32,11 +33,13 @@ def build_solver(config: SolverConfig) -> Solver:
 def build_adjoint(config: AdjointConfig, solver: SolverConfig, kind: AdjointKind | None = None) -> Adjoint:
     """How the adjoint equation is met, beside a forward solve of these settings; `kind` goes before the settings'."""
     kind = config.kind if kind is None else kind
-    if kind == "phantom":
-        return deq_jax.phantom(config.steps, config.damping)
     if kind == "jacobian-free":
         return deq_jax.jacobian_free()
-    return deq_jax.implicit(build_solver(filled_from(config, solver)))
+    if kind == "phantom":
+        adjoint = deq_jax.phantom(config.steps, config.damping)
+    else:
+        adjoint = deq_jax.implicit(build_solver(filled_from(config, solver)))
+    return deq_jax.recomputed(adjoint) if config.recompute else adjoint
 
 
 def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
@@ -53,10 +56,9 @@ def evaluation_model(task: Task, settings: Settings, devices: int = 1) -> nnx.Mo
     """
     solver = filled_from(settings.evaluation, settings.solver)
     model = _model(task, build_solver(solver), build_adjoint(settings.adjoint, solver), settings)
-    layer: Any
-    for _, layer in nnx.iter_modules(model):
-        if getattr(layer, "per_sample", False) and layer.width is None:  # it solves
-            layer.width = settings.batch_size // devices
+    for layer in layers_that_solve(model):
+        if layer.per_sample and layer.width is None:
+            layer.width = settings.batch_size // (devices * settings.micro_batches)
     return model
 
 
@@ -67,4 +69,5 @@ def _model(task: Task, solver: Solver, adjoint: Adjoint, settings: Settings) -> 
             f"task.model returned a {type(model).__name__}; expected a function (solver, adjoint, rngs) → a fresh Flax "
             f"NNX module, such as the module's class."
         )
+    set_dtype(model, settings.precision)
     return model
