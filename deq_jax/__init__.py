@@ -5,6 +5,7 @@ The functional face. The Flax side is ``deq_jax.nn``, imported on its own: impor
 
 from deq_jax.adjoint import AdjointReport, adjoint_report, direct, implicit, or_nan
 from deq_jax.fixed_point import fixed_point, unrolled
+from deq_jax.footprint import solve_bytes
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.independence import check_independence
 from deq_jax.krylov import krylov
@@ -52,6 +53,7 @@ __all__ = [
     "phantom",
     "recomputed",
     "solve",
+    "solve_bytes",
     "spectral_radius",
     "unrolled",
 ]

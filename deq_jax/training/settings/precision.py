@@ -11,10 +11,10 @@ EPS: dict[Digits, float] = {"float32": 2.0**-23, "tf32": 2.0**-10, "bfloat16": 2
 
 
 def residual_floor(digits: Digits) -> float:
-    """The relative residual that a solve may not get below where its cell is evaluated in these digits: ``eps / 2``.
+    """The relative residual that a solve may not get below where its cell is evaluated in these digits.
 
-    A number is rounded by up to half of that distance, and so the cell's output: a state that is its own image to the
-    last digit need not exist. Measured on cells of this library, the smallest residuals of a batch lie between an
-    eighth of this and once this; float32's also depend on how many terms its products sum.
+    A number is rounded by up to ``eps / 2`` of it, and so is the cell's output: a state that is its own image to the
+    last digit need not exist. Where products are summed in more digits than they have, nothing worse happens, and that
+    is the floor; float32 has no more, and sums that round, too, leave up to ``2 eps``.
     """
-    return EPS[digits] / 2
+    return 2 * EPS[digits] if digits == "float32" else EPS[digits] / 2
