@@ -135,7 +135,7 @@ def draw(table: dict[str, list[Step]], path: Path) -> None:
         axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
         axes.set(xlabel=f"devices, {SAMPLES} samples each", ylim=0)
     lost.set_ylabel("time lost to waiting, %")
-    made.set_ylabel("evaluations made, of a device's samples")
+    made.set_ylabel("evaluations a device makes")
     figure.legend(*made.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=150)
 
