@@ -11,7 +11,7 @@ from deq_jax import Status, nn, training
 from deq_jax.training.settings.precision import EPS, residual_floor
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, SolverConfig
-from deq_jax.training.steps.precision import digits_of, in_precision, unreachable
+from deq_jax.training.steps.solving import in_precision, rounding_of, unreachable
 from tests.own_task import QUICK, Ordinary, ordinary_loss, own_task
 
 FLOOR = residual_floor("bfloat16")
@@ -83,10 +83,10 @@ def test_products_of_float32_are_told_how_exact_they_are_to_be(precision, said):
 
 
 def test_digits_are_a_matter_of_the_devices():
-    assert [digits_of("default", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", "tf32", "bfloat16"]
-    assert [digits_of("tf32", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", "tf32", "float32"]
-    assert {digits_of("float32", platform) for platform in ("cpu", "gpu", "tpu")} == {"float32"}
-    assert {digits: jnp.finfo(digits).eps for digits in ("float32", "bfloat16")}.items() <= EPS.items()
+    assert [rounding_of("default", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", "tf32", "bfloat16"]
+    assert [rounding_of("tf32", platform) for platform in ("cpu", "gpu", "tpu")] == ["float32", "tf32", "float32"]
+    assert {rounding_of("float32", platform) for platform in ("cpu", "gpu", "tpu")} == {"float32"}
+    assert {rounding: jnp.finfo(rounding).eps for rounding in ("float32", "bfloat16")}.items() <= EPS.items()
 
 
 def test_every_tolerance_is_looked_at(tmp_path):

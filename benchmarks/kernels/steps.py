@@ -16,8 +16,7 @@ from deq_jax.training.programs import build_recipe
 from deq_jax.training.promises import loss_of
 from deq_jax.training.steps.optimizer import build_optimizer
 from deq_jax.training.steps.phases import phase_of
-from deq_jax.training.steps.precision import in_precision
-from deq_jax.training.steps.solving import training_model
+from deq_jax.training.steps.solving import in_precision, training_model
 from deq_jax.training.steps.step import create_state, make_train_step
 
 STEPS = 25_000

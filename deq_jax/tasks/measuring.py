@@ -19,7 +19,7 @@ from deq_jax.training.promises import evaluation_of
 from deq_jax.training.settings.solves import filled_from
 from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.evaluation import evaluate
-from deq_jax.training.steps.precision import in_precision
+from deq_jax.training.steps.solving import in_precision
 from deq_jax.training.steps.step import make_eval_step
 
 MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")

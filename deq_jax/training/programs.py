@@ -12,11 +12,9 @@ from deq_jax.training.promises import evaluation_of, loss_of
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps import penalty
 from deq_jax.training.steps.batches import count, taken
-from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.evaluation import RadiusStep, evaluate, make_radius_step
 from deq_jax.training.steps.phases import Phase, phases_of
-from deq_jax.training.steps.precision import in_precision
-from deq_jax.training.steps.radius import RadiusStep, make_radius_step
-from deq_jax.training.steps.solving import training_model
+from deq_jax.training.steps.solving import in_precision, training_model
 from deq_jax.training.steps.step import EvalStep, Recipe, TrainState, TrainStep, make_eval_step, make_train_step
 from deq_jax.training.task import Examples, Task
 

@@ -30,7 +30,7 @@ from deq_jax.training.settings.record import same_everywhere
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.start import Start, find_start, make_way
 from deq_jax.training.steps.batches import count
-from deq_jax.training.steps.precision import unreachable
+from deq_jax.training.steps.solving import unreachable
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task

@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 import deq_jax
 from deq_jax.adjoint import Adjoint, Solver
 from deq_jax.training.errors import UserError
+from deq_jax.training.settings.precision import PRODUCTS, Precision, Rounding, residual_floor
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, AdjointKind, SolverConfig, filled_from
 from deq_jax.training.steps.phases import Phase
-from deq_jax.training.steps.precision import layers_that_solve, set_dtype
 from deq_jax.training.task import Task
 
 
@@ -71,3 +74,73 @@ def _model(task: Task, solver: Solver, adjoint: Adjoint, settings: Settings) -> 
         )
     set_dtype(model, settings.precision)
     return model
+
+
+def layers_that_solve(model: nnx.Module) -> list[Any]:
+    """The model's `nn.DEQ`s."""
+    return [layer for _, layer in nnx.iter_modules(model) if hasattr(layer, "per_sample")]
+
+
+def set_dtype(model: nnx.Module, precision: Precision) -> None:
+    """Makes the layers that solve evaluate their cells in that dtype.
+
+    Raises:
+        UserError: there is none, or its cell has no bits to spare.
+    """
+    if precision != "bfloat16":
+        return
+    layers = layers_that_solve(model)
+    if not layers:
+        raise UserError(
+            "precision is bfloat16, in which nn.DEQ evaluates its cell, but the model has none.\n"
+            "Cast within the model where it may be so, or give another precision: float32, tf32 or default."
+        )
+    for layer in layers:
+        if hasattr(layer.cell, "monotone_map"):
+            raise UserError(
+                "precision is bfloat16, but the cell is monotone, and its linear systems need all bits.\n"
+                "Give another precision: float32, tf32 or default."
+            )
+        layer.dtype = jnp.bfloat16
+
+
+def in_precision[F: Callable[..., Any]](precision: Precision, function: F) -> F:
+    """``function``, to be compiled with products of float32 as the settings say."""
+    products = PRODUCTS[precision]
+    if products is None:
+        return function
+
+    @functools.wraps(function)
+    def precise(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision(products):
+            return function(*args, **kwargs)
+
+    return precise  # type: ignore[return-value]
+
+
+def rounding_of(precision: Precision, platform: str) -> Rounding:
+    """The fewest bits that a cell's evaluation goes through on devices of a platform, ``cpu``, ``gpu`` or ``tpu``."""
+    if precision in ("float32", "bfloat16"):
+        return precision
+    said = jax.config.jax_default_matmul_precision
+    if platform == "cpu" or (precision == "default" and said in ("highest", "float32")):
+        return "float32"
+    if platform == "tpu":
+        return "bfloat16" if precision == "default" else "float32"  # tf32 is there three products of bfloat16
+    return "tf32"
+
+
+def unreachable(settings: Settings, platform: str) -> Iterator[str]:
+    """A line for each tolerance that the bits cannot be relied on to resolve, with the least that they can."""
+    rounding = rounding_of(settings.precision, platform)
+    floor = residual_floor(rounding)
+    tolerances = {"solver.tol": settings.solver.tol, "evaluation.tol": settings.evaluation.tol}
+    if settings.adjoint.kind == "implicit":
+        tolerances["adjoint.tol"] = filled_from(settings.adjoint, settings.solver).tol
+    for name, tol in tolerances.items():
+        if tol is not None and tol < floor:
+            finer = "" if rounding == "float32" else ", or take precision float32"
+            yield (
+                f"note: {name} {tol:g} is below {floor:.1e}, the least residual that a cell evaluated in {rounding} is "
+                f"sure to resolve: such solves may spend all of max_iter. Raise it{finer}."
+            )

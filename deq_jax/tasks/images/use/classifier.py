@@ -16,7 +16,7 @@ from deq_jax.training.disk import checkpoints, environment
 from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.loading import restored
 from deq_jax.training.steps.model import opened
-from deq_jax.training.steps.precision import in_precision
+from deq_jax.training.steps.solving import in_precision
 from deq_jax.training.task import Task
 
 

@@ -12,8 +12,8 @@ from deq_jax.training.devices.devices import all_devices
 from deq_jax.training.settings.precision import Precision
 from deq_jax.training.steps.batches import count, eval_batch_size, eval_batches
 from deq_jax.training.steps.model import opened
-from deq_jax.training.steps.precision import in_precision
 from deq_jax.training.steps.solved import forward
+from deq_jax.training.steps.solving import in_precision
 
 MEANS = ("loss", "accuracy", "forward_iterations", "forward_residual", "converged")
 
