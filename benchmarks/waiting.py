@@ -1,11 +1,12 @@
-"""What devices lose by waiting for the slowest sample: python -m benchmarks.waiting RUN [--picture FILE].
+"""What devices lose by waiting for the slowest sample: python -m benchmarks.waiting [RUN] [--picture FILE].
 
 First, measured: a batch of 256 over 8 devices, of which one sample is hard. The cell counts its evaluations on every
 device; one loop over the whole batch takes as many as its slowest sample. Then, simulated: batches drawn from the
-evaluations that RUN, a trained run of images, spends on its test split, on ever more devices, 32 samples each.
+evaluations that RUN, a trained run of images, runs/digits if not said, spends on its test split, on ever more devices,
+32 samples each.
 
 A step ends when the slowest device is done. What is lost is what the devices could have computed in that time and have
-not: 1 − mean(needed) / time, in evaluations of a sample.
+not: 1 − mean(needed) / time, in evaluations of a sample. What is made are the evaluations that a device is busy with.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 DEVICES = 8
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={DEVICES}"
@@ -79,14 +81,27 @@ def each_with_groups(evaluations: np.ndarray) -> np.ndarray:
     return half + np.maximum(slowest - half[..., None], 0).sum(2) * width / samples
 
 
-def simulated(evaluations: np.ndarray, times: Times, devices: int, rng: np.random.Generator) -> tuple[float, float]:
-    """The time of a step, in evaluations of a device's batch; and the share of all devices' time that is lost."""
-    time, needed = [], []
+class Step(NamedTuple):
+    """A step of many devices, on average."""
+
+    time: float
+    """In evaluations of a device's batch."""
+    lost: float
+    """The share of all devices' time that their samples did not need."""
+    made: float
+    """Evaluations of its batch that a device makes."""
+
+
+def simulated(evaluations: np.ndarray, times: Times, devices: int, rng: np.random.Generator) -> Step:
+    """Steps of batches that are drawn from these evaluations."""
+    time, needed, made = [], [], []
     for _ in range(max(1, DRAWS * SIZES[0] // devices)):
         drawn = rng.choice(evaluations, (1, devices, SAMPLES))
-        time.append(times(drawn).max())
+        busy = times(drawn)
+        time.append(busy.max())
+        made.append(busy.mean())
         needed.append(drawn.mean())
-    return float(np.mean(time)), float(1 - np.mean(needed) / np.mean(time))
+    return Step(float(np.mean(time)), float(1 - np.mean(needed) / np.mean(time)), float(np.mean(made)))
 
 
 def evaluations_of(run: Path) -> np.ndarray:
@@ -107,42 +122,48 @@ FORMS: dict[str, Times] = {
 }
 
 
-def draw(table: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """Time lost over devices."""
+def draw(table: dict[str, list[Step]], path: Path) -> None:
+    """Time lost, and evaluations made, over devices."""
     from matplotlib.figure import Figure
 
-    axes = (figure := Figure(figsize=(6, 3.4), layout="constrained")).add_subplot()
-    styles = ("-", "--", "-")
-    for (name, row), style in zip(table.items(), styles, strict=True):
-        axes.semilogx(SIZES, [100 * lost for _, lost in row], style, marker="o", base=2, label=name)
-    axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
-    axes.set(xlabel=f"devices, {SAMPLES} samples each", ylabel="lost to waiting, %", ylim=0)
-    axes.legend(frameon=False)
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    lost, made = figure.subplots(1, 2)
+    for (name, row), style in zip(table.items(), ("-", "--", "-"), strict=True):
+        lost.semilogx(SIZES, [100 * step.lost for step in row], style, marker="o", base=2)
+        made.semilogx(SIZES, [step.made for step in row], style, marker="o", base=2, label=name)
+    for axes in (lost, made):
+        axes.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
+        axes.set(xlabel=f"devices, {SAMPLES} samples each", ylim=0)
+    lost.set_ylabel("time lost to waiting, %")
+    made.set_ylabel("evaluations a device makes")
+    figure.legend(*made.get_legend_handles_labels(), frameon=False, loc="outside upper center", ncols=3)
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("run", type=Path, nargs="?", default=Path("runs/digits"))
     parser.add_argument("--picture", type=Path)
     given = parser.parse_args()
     print(f"Evaluations of its {SAMPLES} samples by each of {DEVICES} devices, the first with a hard one:")
     for name, row in measured().items():
         print(f"  {name:36} {row}, {sum(row) * SAMPLES:,} of samples in all")
-    if given.run is None:
-        return
+    if not given.run.exists():
+        raise SystemExit(f"{given.run} is not there: name a run on images, or make this one by python train.py digits.")
     evaluations = evaluations_of(given.run)
     spread = ", ".join(f"{q:.0f}" for q in np.quantile(evaluations, (0, 0.5, 0.9, 1)))
     print(f"{given.run} spends {evaluations.mean():.1f} evaluations an image (least, median, 90%, most: {spread}).")
-    print(f"Time of a step, in evaluations of a device's {SAMPLES} samples, and the share of it that is lost:")
+    print(
+        f"Of a step, in evaluations of a device's {SAMPLES} samples: its time, the share lost of it, and what is made:"
+    )
     table = {
         name: [simulated(evaluations, times, devices, np.random.default_rng(0)) for devices in SIZES]
         for name, times in FORMS.items()
     }
-    print(f"  {'devices':36}" + "".join(f"{size:>14,}" for size in SIZES))
+    print(f"  {'devices':36}" + "".join(f"{size:>18,}" for size in SIZES))
     for name, row in table.items():
-        print(f"  {name:36}" + "".join(f"{f'{time:.1f}, {lost:.0%}':>14}" for time, lost in row))
+        print(f"  {name:36}" + "".join(f"{f'{time:.1f}, {lost:.0%}, {made:.1f}':>18}" for time, lost, made in row))
     if given.picture:
         draw(table, given.picture)
 

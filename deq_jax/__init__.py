@@ -4,9 +4,11 @@ The functional face. The Flax side is ``deq_jax.nn``, imported on its own: impor
 """
 
 from deq_jax.fixed_point import fixed_point, unrolled
+from deq_jax.footprint import solve_bytes
 from deq_jax.forward_mode import fixed_point_jvp
 from deq_jax.gradients.adjoint import AdjointReport, adjoint_report, direct, implicit, or_nan
 from deq_jax.gradients.krylov import krylov
+from deq_jax.gradients.recomputed import recomputed
 from deq_jax.gradients.truncated import jacobian_free, phantom
 from deq_jax.independence import check_independence
 from deq_jax.monotone_fixed_point import monotone_fixed_point
@@ -49,7 +51,9 @@ __all__ = [
     "peaceman_rachford",
     "per_sample",
     "phantom",
+    "recomputed",
     "solve",
+    "solve_bytes",
     "spectral_radius",
     "unrolled",
 ]

@@ -91,6 +91,7 @@ def evaluated(
         settings.batch_size,
         flip=config.evaluation.flip,
         epsilon=config.evaluation.epsilon,
+        precision=config.precision,
     )
     counts, hits = confusion.sum(1), confusion.diagonal()
     solver = filled_from(settings.evaluation, settings.solver)

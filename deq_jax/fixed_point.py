@@ -96,7 +96,7 @@ def fixed_point(
             does not depend on its settings, traced ones included, whose gradient is zero.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
             [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
-            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][].
+            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][] or [`deq_jax.gradients.recomputed`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
         batched: False where ``z0`` is one problem, and no batch: leaves of any shapes, numbers included, that ``f``
@@ -149,6 +149,7 @@ def fixed_point(
         return _on_each_device(whole, z0, marked, report, settings)
     apply, closure = hoist(f, z0, args)
     in_groups, narrow = hoist_groups(whole, z0, marked)
+    is_recomputed = getattr(adjoint, "is_recomputed", False)
     held, given = take_out((solver, adjoint))
 
     @jax.custom_vjp
@@ -171,7 +172,8 @@ def fixed_point(
         z_star, status, args, closure, narrow, held, report = residuals
         _, adjoint = given(held)
         y = where_solved(status, cotangent.value)
-        transposed = transposed_at(in_groups(lambda z: apply(z, args, closure), args, narrow), z_star)
+        of_groups = in_groups(lambda z: apply(z, args, closure), args, narrow)
+        transposed = transposed_at(of_groups, z_star, is_recomputed=is_recomputed)
         solution = adjoint(transposed, y, fixed_point)
         _, pull_back = jax.vjp(lambda args, closure: apply(z_star, args, closure), args, closure)
         z0_bar = jax.tree.map(jnp.zeros_like, z_star)

@@ -20,6 +20,7 @@ from jaxtyping import UInt8
 
 from deq_jax.tasks.images.use.classifier import Classifier, answering, load
 from deq_jax.tasks.images.use.pictures import UnreadableError, read, require_channels
+from deq_jax.training.devices.devices import all_devices
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, told_of_memory, use_persistent_cache
@@ -35,11 +36,13 @@ def predictions(classifier: Classifier, images: Iterable[Any], batch_size: int) 
 
     A value that is not finite is None. An answer does not depend on the others in its batch.
     """
-    answer = jax.jit(answering(classifier))
+    devices = all_devices()
+    answer = devices.jitted(answering(classifier._replace(weights=devices.everywhere(classifier.weights))))
+    batch_size = devices.even(batch_size)
     for batch in itertools.batched(images, batch_size):
         # The last one is filled up with its first image, so that one program serves all.
         pixels = np.stack([*batch, *[batch[0]] * (batch_size - len(batch))])
-        said = jax.device_get(answer(pixels))
+        said = jax.device_get(answer(devices.spread(pixels)))
         for probabilities, residual, evaluations in zip(*(part[: len(batch)] for part in said), strict=True):
             most = int(probabilities.argmax())
             yield {

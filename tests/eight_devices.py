@@ -76,6 +76,9 @@ def check_collectives(folder: Path) -> None:
     plan, state = prepare(open_task(config(folder / "program")), settings)
     norms = sum(type(module).__name__ == "BatchNorm" for _, module in nnx.iter_modules(plan.model))
     programs = compile_programs(plan, state, 0)
+    # What a step is given becomes what it returns: the state is updated in place.
+    memory = programs.train_steps[plan.phase_of(1)].memory_analysis()
+    assert memory.alias_size_in_bytes >= sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     step = collectives(programs.train_steps[plan.phase_of(1)].as_text())
     assert step.in_loops == [], step
     assert sorted(step.once) == ["all-gather"] * norms + ["all-reduce"] * (norms + 1), step

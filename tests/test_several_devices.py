@@ -1,9 +1,13 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from deq_jax.evaluate import evaluate_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +38,13 @@ def test_a_run_of_eight_devices_goes_on_with_fewer(tmp_path, devices):
     own = "tests.one_of_several"
     on(8, own, tmp_path / "run", "--epochs", 6, "--max_steps", 6)
     assert "step 18" in on(devices, own, tmp_path / "run", "--epochs", 6)
+
+
+def test_an_evaluation_on_eight_devices_is_that_of_one(finished_run):
+    eight, one = json.loads(on(8, "deq_jax.evaluate", finished_run)), evaluate_run(finished_run)
+    assert eight["class_accuracy"] == one["class_accuracy"]
+    for name in ("count", "accuracy", "loss", "forward_iterations", "forward_residual", "converged"):
+        np.testing.assert_allclose(eight[name], one[name], rtol=1e-3, err_msg=name)
 
 
 def test_a_batch_that_no_device_could_share_names_those_that_all_can(tmp_path):

@@ -1,14 +1,17 @@
 """Training steps of the presets for images, lowered for devices that need not exist."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from deq_jax.tasks.images.config import settings_of
+from deq_jax.tasks.images.config import Config, settings_of
 from deq_jax.tasks.images.data import Dataset, Examples
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.tasks.images.task import image_task
@@ -16,7 +19,7 @@ from deq_jax.training.programs import build_recipe
 from deq_jax.training.promises import loss_of
 from deq_jax.training.steps.optimizer import build_optimizer
 from deq_jax.training.steps.phases import phase_of
-from deq_jax.training.steps.solving import training_model
+from deq_jax.training.steps.solving import in_precision, training_model
 from deq_jax.training.steps.step import create_state, make_train_step
 
 STEPS = 25_000
@@ -30,9 +33,9 @@ def on_a_gpu() -> Iterator[None]:
         yield
 
 
-def train_step(preset: str, batch: int) -> tuple[Any, tuple]:
-    """The step of the preset's last phase, jitted, and the forms of what it takes."""
-    config = PRESETS[preset]()
+def train_step(preset: str, batch: int, config: Config | None = None, **jit: Any) -> tuple[Any, tuple]:
+    """The step of the preset's last phase, jitted, and the forms of what it takes, or that of a ``config``."""
+    config = config or PRESETS[preset]()
     settings, shape = settings_of(config), (32, 32, 3)
     none = Examples(np.zeros((0, *shape), np.uint8), np.zeros(0, np.int32))
     task = image_task(config, {"train": Dataset(none, tuple("0123456789"), shape)})
@@ -43,13 +46,21 @@ def train_step(preset: str, batch: int) -> tuple[Any, tuple]:
         model, loss_of(task, needs_functions=phase.has_penalty), optimizer, build_recipe(task, settings, phase)
     )
     examples = Examples(np.zeros((batch, *shape), np.uint8), np.zeros(batch, np.int32))
-    return jax.jit(step, donate_argnums=0), jax.eval_shape(lambda *inputs: inputs, state, examples)
+    step = in_precision(settings.precision, step)
+    return jax.jit(step, donate_argnums=0, **jit), jax.eval_shape(lambda *inputs: inputs, state, examples)
 
 
-def lowered(preset: str, batch: int, mesh: jax.sharding.Mesh) -> Any:
-    """The step for a mesh, of which every device has the whole batch."""
-    step, forms = train_step(preset, batch)
-    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-    placed = jax.tree.map(lambda form: jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=whole), forms)
-    with on_a_gpu():
+def lowered(preset: str, batch: int, mesh: jax.sharding.Mesh, config: Config | None = None) -> Any:
+    """The step for a mesh, whose devices share the batch evenly."""
+    everywhere, spread = (NamedSharding(mesh, spec) for spec in (P(), P("data")))
+    step, forms = train_step(preset, batch, config, out_shardings=everywhere)
+    placed = (
+        jax.tree.map(functools.partial(_placed, sharding), form)
+        for sharding, form in zip((everywhere, spread), forms, strict=True)
+    )
+    with jax.set_mesh(mesh), on_a_gpu():
         return step.lower(*placed)
+
+
+def _placed(sharding: NamedSharding, form: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=sharding)

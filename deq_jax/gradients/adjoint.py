@@ -6,6 +6,7 @@ An ``Adjoint`` is a function ``(transposed, y, fixed_point) -> Solution``. It ge
 differentiated again.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -198,6 +199,7 @@ def or_nan(adjoint: Adjoint) -> Adjoint:
             "nothing: every gradient would be NaN. Use them without it, or implicit(solver), krylov() or direct()."
         )
 
+    @functools.wraps(adjoint)
     def solve(transposed: Transposed, y: PyTree, fixed_point: Callable[..., Solution]) -> Solution:
         def higher(*args: Any, solver: Solver = anderson, adjoint: Adjoint | None = None, **settings: Any) -> Solution:
             adjoint = or_nan(implicit(solver)) if adjoint is None else adjoint

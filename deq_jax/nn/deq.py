@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import PyTree
 
 from deq_jax.calls import advised_layer
@@ -12,6 +13,7 @@ from deq_jax.fixed_point import fixed_point
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.monotone_fixed_point import monotone_fixed_point
+from deq_jax.nn.dtype import check_dtype, evaluated_in
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
@@ -38,11 +40,16 @@ class DEQ(nnx.Module):
         per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
             leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups are picked from all of it.
         width: samples that are evaluated at a time at most; None for the whole batch. See [`deq_jax.per_sample`][].
+        dtype: what the solve evaluates the cell in, such as ``jnp.bfloat16``: state, injection and parameters are cast
+            to it for each evaluation, and what the cell returns is cast back. States, norms, gradients and all that is
+            summed keep their own dtypes. None: as everything is. The residual then has a floor, about half of that
+            dtype's ``eps``, below which no tolerance is reached.
 
     Raises:
-        TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
-            another form than its state's.
-        ValueError: ``width`` is not positive; when called: the cell changes its state inside the solve.
+        TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, ``dtype`` no
+            floating-point one, or the cell returns another form than its state's.
+        ValueError: ``width`` is not positive; when called: the cell changes its state inside the solve, or a
+            ``dtype`` is given for a monotone cell, whose linear systems have none to spare.
 
     Source: the chapter, "Implementing the backward pass".
     """
@@ -56,6 +63,7 @@ class DEQ(nnx.Module):
         adjoint: Adjoint | None = None,
         per_sample: bool = True,
         width: int | None = None,
+        dtype: DTypeLike | None = None,
     ):
         if not isinstance(cell, nnx.Module):
             raise TypeError(
@@ -70,6 +78,7 @@ class DEQ(nnx.Module):
         self.adjoint = adjoint
         self.per_sample = per_sample
         self.width = None if width is None else whole_number("width", width)
+        self.dtype = check_dtype(dtype)
 
     def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
         """Solve for the equilibrium of the batch ``x``.
@@ -86,11 +95,13 @@ class DEQ(nnx.Module):
         Raises:
             TypeError: the cell returns another form than its state's, or ``x`` is not floating-point and the cell does
                 not say where to start.
-            ValueError: the cell changes its own state inside the solve.
+            ValueError: the cell changes its own state inside the solve, or ``dtype`` is set and the cell monotone.
         """
         if z0 is None:
             z0 = initial_state(self.cell, x)
         if hasattr(self.cell, "monotone_map"):
+            if self.dtype is not None:
+                raise ValueError("a monotone cell is solved in the dtype of its state: leave out the dtype.")
             return monotone_fixed_point(
                 self.cell.monotone_map(x), z0, solver=self.solver, adjoint=self.adjoint, report=report
             )
@@ -110,7 +121,8 @@ class DEQ(nnx.Module):
             return fz
 
         marked = where_it_fits(x, z0, self.width) if self.per_sample else x
-        solution = fixed_point(f, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
+        lean = evaluated_in(self.dtype, f)
+        solution = fixed_point(lean, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
         if sown:
             self.cell(solution.value, x)
         return solution

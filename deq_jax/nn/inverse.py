@@ -52,7 +52,7 @@ class CorrectedGradientCell(nnx.Module):
 
     def __call__(self, z: Image, x: Image) -> Image:
         """Evaluate ``f(z, x)``."""
-        g = z - self.step[...] * (self.normal(z) - x)
+        g = z - self.step[...] * (self.normal(z).astype(z.dtype) - x)
         return g + self.conv3(jax.nn.relu(self.conv2(jax.nn.relu(self.conv1(g)))))
 
     def initial_state(self, x: Image) -> Image:

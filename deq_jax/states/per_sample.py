@@ -4,11 +4,13 @@ A function that can has an attribute ``for_rows``: ``f.for_rows(rows)`` is ``f``
 an array of integers ``[width]``. The loop that solvers share asks for it, and evaluates the whole batch without it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import PyTree
 
 from deq_jax.settings import whole_number
@@ -132,13 +134,27 @@ class Narrowable:
         return self.whole(*args)
 
 
-def transposed_at(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
-    """The vector-Jacobian product ``g ↦ (∂f/∂z)ᵀ g`` at ``z``; for some samples, too, where ``f`` is."""
+def transposed_at(
+    f: Callable[[PyTree], PyTree], z: PyTree, *, is_recomputed: bool = False
+) -> Callable[[PyTree], PyTree]:
+    """The vector-Jacobian product ``g ↦ (∂f/∂z)ᵀ g`` at ``z``; for some samples, too, where ``f`` is.
+
+    Where it ``is_recomputed``, each product evaluates ``f`` itself, and nothing is kept from one to the next.
+    """
 
     def at(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
+        if is_recomputed:
+            return functools.partial(_transposed_anew, f, z)
         _, transposed = jax.vjp(f, z)
         return lambda g: transposed(g)[0]
 
     if not isinstance(f, Narrowable):
         return at(f, z)
     return Narrowable(at(f, z), lambda rows: at(f.for_rows(rows), jax.tree.map(lambda leaf: leaf[rows], z)))
+
+
+def _transposed_anew(f: Callable[[PyTree], PyTree], z: PyTree, g: PyTree) -> PyTree:
+    # Tied to g: left to itself, the compiler takes out of a loop what is the same in all of its iterations.
+    z, g = lax.optimization_barrier((z, g))
+    _, transposed = jax.vjp(f, z)
+    return transposed(g)[0]

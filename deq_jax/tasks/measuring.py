@@ -11,8 +11,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-import jax
-
+from deq_jax.training.devices.devices import all_devices
 from deq_jax.training.disk.folder import opener_of, read_config
 from deq_jax.training.errors import UserError
 from deq_jax.training.loading import restored
@@ -20,6 +19,7 @@ from deq_jax.training.promises import evaluation_of
 from deq_jax.training.settings.solves import filled_from
 from deq_jax.training.steps.batches import eval_batches
 from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.solving import in_precision
 from deq_jax.training.steps.step import make_eval_step
 
 MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")
@@ -53,8 +53,10 @@ def measured_run(
         config = room.of_difficulty(config, difficulty)
     task = room.open_task(config, ["test"]) if problems is None else room.of_file(config, problems)
     model, state = restored(run, task, config, checkpoint)
-    step = jax.jit(make_eval_step(model, evaluation_of(task)))
-    means = evaluate(step, state, eval_batches(task.data.splits["test"], config.batch_size))
+    devices = all_devices()
+    step = devices.jitted(in_precision(config.precision, make_eval_step(model, evaluation_of(task))))
+    batches = eval_batches(task.data.splits["test"], devices.even(config.batch_size))
+    means = evaluate(step, devices.everywhere(state), map(devices.spread, batches))
     assert means is not None
     means["converged"] = means.pop("forward_converged")
     count, solver = int(means.pop("samples")), filled_from(config.evaluation, config.solver)

@@ -91,6 +91,11 @@ def prepare(task: Task, settings: Settings) -> tuple[Plan, TrainState]:
     if not steps_per_epoch:
         raise UserError(f"batch_size {settings.batch_size} exceeds the {samples:,} training {task.data.unit}.")
     devices = devices_for(settings.batch_size, settings.devices)
+    if settings.batch_size % (devices.number * settings.micro_batches):
+        raise UserError(
+            f"batch_size {settings.batch_size} does not fall evenly into {settings.micro_batches} micro_batches on "
+            f"{devices.number} devices.\nTake a multiple of {devices.number * settings.micro_batches}."
+        )
     all_steps = settings.epochs * steps_per_epoch
     if all_steps > WHOLE:
         raise UserError(

@@ -1,5 +1,6 @@
 """What a run compiles: a model and an update for each of its phases, an evaluation, and a look at the cell."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -11,10 +12,9 @@ from deq_jax.training.promises import evaluation_of, loss_of
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.steps import penalty
 from deq_jax.training.steps.batches import count, taken
-from deq_jax.training.steps.evaluation import evaluate
+from deq_jax.training.steps.evaluation import RadiusStep, evaluate, make_radius_step
 from deq_jax.training.steps.phases import Phase, phases_of
-from deq_jax.training.steps.radius import RadiusStep, make_radius_step
-from deq_jax.training.steps.solving import training_model
+from deq_jax.training.steps.solving import in_precision, training_model
 from deq_jax.training.steps.step import EvalStep, Recipe, TrainState, TrainStep, make_eval_step, make_train_step
 from deq_jax.training.task import Examples, Task
 
@@ -39,19 +39,21 @@ def build_recipe(task: Task, settings: Settings, phase: Phase) -> Recipe:
         average_decay=settings.average_decay,
         equilibria=task.equilibria,
         skips_non_finite=settings.optimizer.skip_non_finite,
+        micro_batches=settings.micro_batches,
     )
 
 
 def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
     """The programs that the run takes from `step` on."""
     task, settings, devices = plan.task, plan.settings, plan.devices
+    precise = functools.partial(in_precision, settings.precision)
     examples = next(plan.batches("train")).examples
 
     def update(phase: Phase) -> TrainStep:
         model = training_model(task, settings, phase)
         loss = loss_of(task, needs_functions=phase.has_penalty)
         train_step = make_train_step(model, loss, plan.optimizer, build_recipe(task, settings, phase))
-        return devices.compiled(train_step, state, examples, donate_argnums=(0,))
+        return devices.compiled(precise(train_step), state, examples, donate_argnums=(0,))
 
     phases = phases_of(settings, range(step, plan.last_step), plan.all_steps)
     train_steps = {phase: update(phase) for phase in sorted(phases)}
@@ -59,9 +61,11 @@ def compile_programs(plan: Plan, state: TrainState, step: int) -> Programs:
         return Programs(train_steps, eval_step=None, radius_step=None)
     evaluate, radius_step = evaluation_of(task), None
     if settings.evaluation.radius_samples:
-        radius_step = devices.compiled(make_radius_step(plan.model, evaluate), *state.evaluated, _watched(plan))
+        radius_step = devices.compiled(
+            precise(make_radius_step(plan.model, evaluate)), *state.evaluated, _watched(plan)
+        )
     eval_step = devices.compiled(
-        make_eval_step(plan.model, evaluate), *state.evaluated, *next(plan.batches(plan.evaluated[0]))
+        precise(make_eval_step(plan.model, evaluate)), *state.evaluated, *next(plan.batches(plan.evaluated[0]))
     )
     return Programs(train_steps, eval_step, radius_step)
 

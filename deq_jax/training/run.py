@@ -30,6 +30,7 @@ from deq_jax.training.settings.record import same_everywhere
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.start import Start, find_start, make_way
 from deq_jax.training.steps.batches import count
+from deq_jax.training.steps.solving import unreachable
 from deq_jax.training.steps.step import TrainState
 from deq_jax.training.summary import reached, summary
 from deq_jax.training.task import Task
@@ -109,6 +110,8 @@ def _run(
     )
     if plan.devices.number > 1:
         console.say(plan.devices.described(plan.settings.batch_size))
+    for note in unreachable(plan.settings, jax.devices()[0].platform):
+        console.say(note)
     began = time.monotonic() - start.seconds
     programs = compile_programs(plan, start.state, start.step)
     compile_seconds = time.monotonic() - began - start.seconds

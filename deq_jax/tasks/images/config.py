@@ -10,6 +10,7 @@ from typing import Any
 
 from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.training.settings.beginning import InitialConfig, ValidationConfig
+from deq_jax.training.settings.precision import Precision
 from deq_jax.training.settings.settings import Settings
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
@@ -33,6 +34,12 @@ class Config:
     """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
     batch_size: int = 100
     """Images a step. An epoch's incomplete last batch is left out."""
+    micro_batches: int = 1
+    """Parts that a batch is cut into, to be computed one after the other in the memory of one: their gradients are
+    averaged for one update. BatchNorm has the statistics of a part each, and moves its averages with every part."""
+    precision: Precision = "default"
+    """float32: products in full; tf32: of ten bits, where devices have them; default: as JAX has them, TF32 on recent
+    NVIDIA GPUs; bfloat16: that, and solves evaluate the cell in bfloat16. Parameters, states and sums stay float32."""
     devices: int | None = None
     """Devices to train on, which share each batch evenly. None: all that there are."""
     checkpoint_minutes: float = 10.0

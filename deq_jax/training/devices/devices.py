@@ -55,6 +55,25 @@ class Devices(NamedTuple):
             jitted = jax.jit(function, donate_argnums=donate_argnums, out_shardings=everywhere)
             return jitted.lower(*arguments).compile()
 
+    def jitted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function`` for arguments that lie so, its results everywhere; compiled for each form that they have."""
+        jitted = jax.jit(function, out_shardings=NamedSharding(self.mesh, P()))
+
+        def call(*arguments: Any) -> Any:
+            with jax.set_mesh(self.mesh):
+                return jitted(*arguments)
+
+        return call
+
+    def even(self, batch_size: int) -> int:
+        """The least number of samples that falls evenly on them, and is no smaller."""
+        return -(-batch_size // self.number) * self.number
+
+
+def all_devices() -> Devices:
+    """All there are, for batches that are made to fall evenly on them."""
+    return Devices(Mesh(np.array(jax.devices()), (AXIS,)))
+
 
 def devices_for(batch_size: int, number: int | None = None) -> Devices:
     """The first ``number`` devices, or all there are.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deq_jax.training.settings.beginning import InitialConfig, ValidationConfig
 from deq_jax.training.settings.checks import require_not_negative, require_positive
+from deq_jax.training.settings.precision import Precision
 from deq_jax.training.settings.solves import AdjointConfig, EarlyConfig, EvaluationSettings, SolverConfig
 from deq_jax.training.settings.update import OptimizerConfig, PenaltyConfig
 
@@ -24,6 +25,12 @@ class Settings:
     """Stop after this many steps in all, with a checkpoint and an evaluation; the schedule stays that of all epochs."""
     batch_size: int = 100
     """Samples a step. An epoch's incomplete last batch is left out."""
+    micro_batches: int = 1
+    """Parts that a batch is cut into, to be computed one after the other in the memory of one: their gradients are
+    averaged for one update. BatchNorm has the statistics of a part each, and moves its averages with every part."""
+    precision: Precision = "default"
+    """float32: products in full; tf32: of ten bits, where devices have them; default: as JAX has them, TF32 on recent
+    NVIDIA GPUs; bfloat16: that, and solves evaluate the cell in bfloat16. Parameters, states and sums stay float32."""
     devices: int | None = None
     """Devices to train on, which share each batch evenly. None: all that there are."""
     checkpoint_minutes: float = 10.0
@@ -44,7 +51,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError on a run that cannot be."""
-        require_positive(self, "batch_size", "checkpoint_minutes")
+        require_positive(self, "batch_size", "micro_batches", "checkpoint_minutes")
+        if self.batch_size % self.micro_batches:
+            raise ValueError(
+                f"batch_size must fall evenly into micro_batches, but is {self.batch_size}, and they are "
+                f"{self.micro_batches}"
+            )
         require_positive(self, "epochs", at_most=1_000_000)
         # Beyond, JAX would take it modulo 2**32, and so draw another seed's weights.
         require_not_negative(self, "seed", at_most=2**32 - 1)

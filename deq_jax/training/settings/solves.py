@@ -60,6 +60,9 @@ class AdjointConfig:
     """Solved; cut off after a few damped iterations (phantom, reads steps and damping); or g = y."""
     steps: int = 5
     """Vector-Jacobian products of a phantom gradient."""
+    recompute: bool = False
+    """Evaluate the cell again in every vector-Jacobian product, instead of keeping what these need of it: less memory,
+    and one evaluation of f more for each."""
     damping: float = 1.0
     """The share of each of its steps that a phantom gradient takes."""
     method: Method | None = None

@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 import deq_jax
+from deq_jax.training.steps.accumulation import in_parts
 from deq_jax.training.steps.batches import count
 from deq_jax.training.steps.model import arrays_of, opened
 from deq_jax.training.steps.penalty import Penalty, jacobian, penalised
@@ -35,6 +36,8 @@ class Recipe(NamedTuple):
     """Share of the moving average of weights that is kept."""
     equilibria: int = 1
     """Layers that solve."""
+    micro_batches: int = 1
+    """Parts that the batch is cut into; see `in_parts`."""
     skips_non_finite: bool = False
     """A step whose loss or gradient is not finite leaves all but the number of the step as it was."""
 
@@ -119,11 +122,12 @@ def make_train_step(
     def loss_of(
         params: PyTree,
         report: Any,
-        state: TrainState,
+        batch_stats: PyTree,
         examples: Examples,
+        draw: Int[Array, ""],
         key: Key[Array, ""],
     ) -> tuple[Float[Array, ""], tuple[Any, ...]]:
-        model = with_arrays(params, state.batch_stats, state.step)
+        model = with_arrays(params, batch_stats, draw)
         outcome = loss(model, examples, report)
         total = (outcome.loss if outcome.objective is None else outcome.objective).mean()
         penalty = None
@@ -133,29 +137,18 @@ def make_train_step(
         batch_stats = nnx.as_pure(nnx.state(model, nnx.BatchStat))
         return total, (outcome._replace(f=None), penalty, batch_stats)
 
-    def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, TrainMetrics]:
-        augment_key, penalty_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state.step))
-        if recipe.augment is not None:
-            examples = recipe.augment(augment_key, examples)
+    def differentiated(
+        params: PyTree, batch_stats: PyTree, examples: Examples, draw: Int[Array, ""], key: Key[Array, ""]
+    ) -> tuple[PyTree, PyTree, TrainMetrics]:
+        """The gradient of the mean loss, the batch statistics after it, and what was measured."""
         batch = count(examples)
         no_report = each(recipe.equilibria, lambda: deq_jax.adjoint_report(batch))
         value_and_grad = jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)
         (total, (outcome, penalty, batch_stats)), (grads, report) = value_and_grad(
-            state.params, no_report, state, examples, penalty_key
+            params, no_report, batch_stats, examples, draw, key
         )
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        average = state.average
-        if recipe.average_decay is not None:
-            average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
-        is_finite = jnp.isfinite(total) & jnp.isfinite(optax.tree.norm(grads))
-        after = TrainState(state.step + 1, params, batch_stats, opt_state, average)
-        if recipe.skips_non_finite:
-            kept = jax.tree.map(functools.partial(jnp.where, is_finite), after, state)
-            after = kept._replace(step=after.step)
         solved = forward(outcome.solutions, batch)
-        reports = (report,) if recipe.equilibria == 1 else report
-        adjoint = backward(reports, batch)
+        adjoint = backward((report,) if recipe.equilibria == 1 else report, batch)
         metrics = TrainMetrics(
             loss=outcome.loss.mean(),
             metrics=jax.tree.map(jnp.mean, outcome.metrics),
@@ -166,9 +159,28 @@ def make_train_step(
             forward_converged=solved.converged.mean(),
             adjoint_converged=adjoint.converged.mean(),
             penalty=penalty,
-            is_finite=is_finite,
+            is_finite=jnp.isfinite(total),
         )
-        return after, metrics
+        return grads, batch_stats, metrics
+
+    def train_step(state: TrainState, examples: Examples) -> tuple[TrainState, TrainMetrics]:
+        augment_key, penalty_key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state.step))
+        if recipe.augment is not None:
+            examples = recipe.augment(augment_key, examples)
+        grads, batch_stats, metrics = in_parts(differentiated, recipe.micro_batches)(
+            state.params, state.batch_stats, examples, state.step, penalty_key
+        )
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        average = state.average
+        if recipe.average_decay is not None:
+            average = _averaged(average, (params, batch_stats), recipe.average_decay, state.step)
+        is_finite = metrics.is_finite & jnp.isfinite(optax.tree.norm(grads))
+        after = TrainState(state.step + 1, params, batch_stats, opt_state, average)
+        if recipe.skips_non_finite:
+            kept = jax.tree.map(functools.partial(jnp.where, is_finite), after, state)
+            after = kept._replace(step=after.step)
+        return after, metrics._replace(is_finite=is_finite)
 
     return train_step
 

@@ -16,6 +16,7 @@ from deq_jax.training.disk import checkpoints, environment
 from deq_jax.training.disk.folder import read_config, require_task
 from deq_jax.training.loading import restored
 from deq_jax.training.steps.model import opened
+from deq_jax.training.steps.solving import in_precision
 from deq_jax.training.task import Task
 
 
@@ -79,7 +80,7 @@ def answering(classifier: Classifier) -> Callable[[Images], Answer]:
         logits, solution = answered(model, images, flip=flip)
         return Answer(jax.nn.softmax(logits), solution.residual, solution.iterations)
 
-    return answer
+    return in_precision(classifier.config.precision, answer)
 
 
 def _described(config: Config, known: dict) -> Task | None:

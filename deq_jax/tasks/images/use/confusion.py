@@ -8,9 +8,12 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from deq_jax.tasks.images.data import Examples
 from deq_jax.tasks.images.task import judged
+from deq_jax.training.devices.devices import all_devices
+from deq_jax.training.settings.precision import Precision
 from deq_jax.training.steps.batches import count, eval_batch_size, eval_batches
 from deq_jax.training.steps.model import opened
 from deq_jax.training.steps.solved import forward
+from deq_jax.training.steps.solving import in_precision
 
 MEANS = ("loss", "accuracy", "forward_iterations", "forward_residual", "converged")
 
@@ -24,12 +27,12 @@ def measured(
     *,
     flip: bool = False,
     epsilon: float | None = None,
+    precision: Precision = "default",
 ) -> tuple[dict[str, float], Int[np.ndarray, "classes classes"]]:
-    """Means over every image, and in row i and column j how many of class i were taken for class j."""
-    with_arrays = opened(model, training=False)
+    """Means over every image, on all devices, and in row i and column j how many of class i were taken for class j."""
+    with_arrays, devices = opened(model, training=False), all_devices()
 
-    @jax.jit
-    def step(
+    def judge(
         params: PyTree, batch_stats: PyTree, examples: Examples
     ) -> tuple[Int[Array, " batch"], dict[str, Float[Array, " batch"]]]:
         logits, outcome = judged(with_arrays(params, batch_stats), examples, flip=flip, epsilon=epsilon)
@@ -43,10 +46,12 @@ def measured(
         }
         return jnp.argmax(logits, -1), values
 
+    step = devices.jitted(in_precision(precision, judge))
+    weights = devices.everywhere(weights)
     confusion = np.zeros((num_classes, num_classes), np.int64)
     rows: list[dict[str, np.ndarray]] = []
-    for batch in eval_batches(examples, eval_batch_size(count(examples), batch_size)):
-        taken_for, values = jax.device_get(step(*weights, batch.examples))
+    for batch in eval_batches(examples, eval_batch_size(count(examples), batch_size, devices.number)):
+        taken_for, values = jax.device_get(step(*weights, devices.spread(batch.examples)))
         np.add.at(confusion, (batch.examples.labels[batch.mask], taken_for[batch.mask]), 1)
         rows.append({name: value[batch.mask] for name, value in values.items()})
     names = (*MEANS, *(name for name in rows[0] if name not in MEANS))
