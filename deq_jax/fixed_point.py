@@ -96,7 +96,7 @@ def fixed_point(
             does not depend on its settings, traced ones included, whose gradient is zero.
         adjoint: how the adjoint equation is met: None for the same solver as forward, or one of
             [`deq_jax.implicit`][], [`deq_jax.krylov`][], [`deq_jax.direct`][], [`deq_jax.jacobian_free`][],
-            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][] or [`deq_jax.gradients.recomputed`][].
+            [`deq_jax.phantom`][], or one of them in [`deq_jax.or_nan`][] or [`deq_jax.recomputed`][].
         report: the zeros of [`deq_jax.adjoint_report`][]; the gradient with respect to them is an
             [`deq_jax.AdjointReport`][] of the backward solve.
         batched: False where ``z0`` is one problem, and no batch: leaves of any shapes, numbers included, that ``f``

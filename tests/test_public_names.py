@@ -31,7 +31,7 @@ NO_SHAPES = {
     "deq_jax.jacobian_free": "takes nothing and gives a function",
     "deq_jax.phantom": "takes numbers and gives a function",
     "deq_jax.or_nan": "takes a function and gives one",
-    "deq_jax.gradients.recomputed": "takes a function and gives one",
+    "deq_jax.recomputed": "takes a function and gives one",
     "deq_jax.AdjointReport": "its fields' types say so",
     "deq_jax.plots.residuals": "takes a Solution, which says its own",
     "deq_jax.plots.iterations": "takes a Solution, which says its own",
