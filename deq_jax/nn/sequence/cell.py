@@ -40,8 +40,8 @@ class TransformerCell(nnx.Module):
 
     with queries, keys and values ``W z + U x`` for every position, ``norm`` to mean 0 and variance 1 over its features,
     and scores ``(q + u)ᵀ k + (q + v)ᵀ r(distance)``. A position attends to itself and to those before it, also
-    of the memory: their keys and values are made once, outside the solve, and so are all normalised weights, by ``prepared()``.
-    The state is ``[batch, length, features]``, and the solve starts from zeros.
+    of the memory: their keys and values are made once, outside the solve, and so are, by ``prepared()``, all normalised
+    weights. The state is ``[batch, length, features]``, and the solve starts from zeros.
 
     Args:
         features: features of a position.

@@ -14,7 +14,7 @@ def text() -> Config:
     """
     return Config(
         out=Path("runs/text"),
-        epochs=4,
+        epochs=3,
         batch_size=16,
         solver=SolverConfig(tol=5e-2, max_iter=16),
         adjoint=AdjointConfig(tol=1e-1, max_iter=10),
@@ -25,4 +25,18 @@ def text() -> Config:
     )
 
 
-PRESETS = {"text": text}
+def text_explicit() -> Config:
+    """An ordinary Transformer of as many parameters: four layers of weights of their own.
+
+    python train.py text-explicit
+    """
+    equilibrium = text()
+    return dataclasses.replace(
+        equilibrium,
+        out=Path("runs/text-explicit"),
+        epochs=6,
+        model=dataclasses.replace(equilibrium.model, kind="layers", layers=4, features=72, inner_features=300),
+    )
+
+
+PRESETS = {"text": text, "text-explicit": text_explicit}
