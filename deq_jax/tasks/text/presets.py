@@ -1,5 +1,6 @@
 """The presets: runs that can be started by name."""
 
+import dataclasses
 from pathlib import Path
 
 from deq_jax.tasks.text.config import Config, DataConfig, ModelConfig
