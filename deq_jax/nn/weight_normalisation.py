@@ -135,13 +135,13 @@ class NormalisedLinear(nnx.Module):
         """The plain layer that this one computes; gradients of its kernel reach ``v`` and ``g``."""
         into, out = self.kernel.shape
         kernel = bounded_kernel(self.kernel[...], self.gain[...])
-        bias = self.bias
+        bias = None if self.bias is None else self.bias[...]
         return nnx.Linear(
             into,
             out,
             use_bias=bias is not None,
             kernel_init=lambda *_: kernel,
-            bias_init=lambda *_: bias[...],
+            bias_init=lambda *_: bias,
             param_dtype=kernel.dtype,
             rngs=nnx.Rngs(0),  # draws nothing
         )

@@ -7,10 +7,11 @@ gives the memories of the next segment beside it.
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
-import deq_jax
 from deq_jax import nn
 from deq_jax.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.dropout import Masks
@@ -53,23 +54,26 @@ class Equilibrium(nnx.Module):
 
 
 class Tied(nnx.Module):
-    """The same cell evaluated a fixed number of times, from zeros: it remembers what it came to."""
-
-    memories = 1
+    """The same cell evaluated a fixed number of times, from zeros; each time it remembers what it was given then."""
 
     def __init__(self, cell: nn.TransformerCell, depth: int):
         self.cells = nnx.List([cell])
-        self.depth = depth
+        self.memories = depth
 
     def __call__(
         self, inputs: State, memories: Memories, masks: Masks, z0: State | None, report: AdjointReport | None
     ) -> Segment:
         """As every body does."""
         del z0, report
-        x = self.cells[0].inject(inputs, memories[0], masks)
-        cell = self.cells[0].prepared()
-        z = deq_jax.unrolled(lambda z: cell(z, x), cell.initial_state(x), steps=self.depth)
-        return Segment(_computed(z, self.depth), (memories[0].followed_by(z, inputs),))
+        cell = self.cells[0]
+
+        def evaluate(z: State, memory: nn.Memory) -> tuple[State, nn.Memory]:
+            return cell(z, cell.inject(inputs, memory, masks)), memory.followed_by(z, inputs)
+
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *memories)
+        z, after = lax.scan(evaluate, jnp.zeros_like(inputs), stacked)
+        each = tuple(jax.tree.map(lambda leaf, k=k: leaf[k], after) for k in range(self.memories))
+        return Segment(_computed(z, self.memories), each)
 
 
 class Layers(nnx.Module):

@@ -1,7 +1,7 @@
 """Text as a task: its data, loss and evaluation, for a run that knows none."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from flax import nnx
 from deq_jax.adjoint import Adjoint, Solver
 from deq_jax.tasks.text.config import Config
 from deq_jax.tasks.text.model import LanguageModel, build_model
-from deq_jax.tasks.text.sources import read
+from deq_jax.tasks.text.sources import File, read
 from deq_jax.tasks.text.vocabulary import Vocabulary, frequent
 from deq_jax.tasks.text.windows import Window, Windows, require_long, size, spread
 from deq_jax.training.disk import environment
@@ -33,7 +33,7 @@ def open_task(config: Config, splits: Iterable[str] = ("train", "test")) -> Task
         UserError: the text cannot be read, is too short, or cannot be tokens.
     """
     data, files = config.data, read(config.data)
-    vocabulary = frequent(files["train"], data.vocabulary) if data.unit == "tokens" else Vocabulary()
+    vocabulary = vocabulary_of(config, files["train"])
     texts = {split: require_long(vocabulary.encoded(files[split]), data, split) for split in splits}
     examples: dict[str, Any] = {
         split: Windows(text, data, config.seed) if split == "train" else spread(text, data)
@@ -95,3 +95,19 @@ def of_difficulty(config: Config, difficulty: int) -> Config:
     """There is one difficulty alone; raises UserError."""
     del config
     raise UserError(f"--difficulty {difficulty} goes with runs on puzzles; a text is as hard as it is.")
+
+
+def of_file(config: Config, path: Path) -> Task:
+    """The task with a file to test on, in the vocabulary of the run; raises UserError where it is no such text."""
+    vocabulary = vocabulary_of(config, read(config.data)["train"] if config.data.unit == "tokens" else [])
+    try:
+        text = vocabulary.encoded([File(str(path), path.read_bytes())])
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    windows = spread(require_long(text, config.data, "test"), config.data)
+    return text_task(config, Data({"test": windows}, f"{config.data.unit} of {path.name}", "windows"), vocabulary)
+
+
+def vocabulary_of(config: Config, files: Sequence[File]) -> Vocabulary:
+    """What can be foretold after training on these files."""
+    return frequent(files, config.data.vocabulary) if config.data.unit == "tokens" else Vocabulary()
