@@ -125,7 +125,7 @@ def test_the_two_presets_have_as_many_parameters():
 
 
 def test_the_preset_for_a_gpu_is_of_its_authors_layer():
-    """To each of 700 features' numbers: 4 + 3 + 1 matrices of attention, and two of 48,000; the rest is the embedding."""
+    """Eight square matrices, for attention, injection and distances, and two of 48,000; all else is the embedding."""
     config = PRESETS["text-gpu"]()
     vocabulary = 256 + config.data.vocabulary
     params = nnx.state(nnx.eval_shape(lambda: built(config, vocabulary)), nnx.Param)

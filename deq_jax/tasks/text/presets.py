@@ -45,9 +45,9 @@ def text_gpu() -> Config:
 
     python train.py text-gpu --data.source FOLDER
 
-    FOLDER holds the text, in folders train and test. The network has been built, and not been trained: of its authors'
-    settings it has features, heads, segments, memory, dropout, rate and evaluations; its embedding is tied, where theirs
-    is adaptive. In the first tenth of its steps it evaluates twice, as theirs unrolls two layers then.
+    FOLDER holds the text, in folders train and test. The network has been built, not trained: of its authors'
+    settings it has features, heads, segments, memory, dropout, rate and evaluations; its embedding is tied,
+    where theirs is adaptive. In the first tenth of its steps it evaluates twice, as theirs unrolls two layers then.
     """
     return Config(
         out=Path("runs/text-gpu"),
