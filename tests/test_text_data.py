@@ -16,7 +16,7 @@ SAMPLE = "def über(x):\n\treturn  x  # ∞\r\n\n  end"
 
 def test_tokens_are_the_text_again():
     vocabulary = frequent([File("lines", LINES.encode())], 20)
-    assert {"\n    ", " return", "def"} <= set(vocabulary.pieces)
+    assert {"\n    ", "return", "def"} <= set(vocabulary.pieces)
     files = [File("one", LINES.encode()), File("other", SAMPLE.encode())]
     numbers = vocabulary.encoded(files)
     assert vocabulary.decoded(numbers).decode() == LINES + SAMPLE

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 
 from deq_jax.tasks.text.sources import File
 from deq_jax.training.errors import UserError
 
-Numbers = Int[np.ndarray, " n"]
+Numbers = Integer[np.ndarray, " n"]
 
 _PIECES = re.compile(r" ?\w+|\n[ \t]*|[^\w\s]|\s")
 """Words with the blank before them, lines' ends with the next one's indent, single signs: together all of a text."""
