@@ -7,13 +7,15 @@ import time
 
 
 def jumping(seed: int) -> None:
-    """From here on `time.time` jumps."""
-    now, rng, offset = time.time, random.Random(seed), [0.0]
+    """From here on `time.time` jumps, about once a second."""
+    now, rng, offset, due = time.time, random.Random(seed), 0.0, time.monotonic()
 
     def later() -> float:
-        if rng.random() < 0.05:
-            offset[0] += rng.choice([-86_400.0, 86_400.0, 3e8, -3e8])
-        return max(now() + offset[0], 1.0)
+        nonlocal offset, due
+        if time.monotonic() > due:
+            offset += rng.choice([-86_400.0, 86_400.0, 3e8, -3e8])
+            due = time.monotonic() + rng.expovariate(1.0)
+        return max(now() + offset, 1.0)
 
     time.time = later
 

@@ -1,5 +1,6 @@
 """The kinds of faults. Each is done to a training that has come so far, and says how the process may end by it."""
 
+import contextlib
 import os
 import random
 import resource
@@ -112,16 +113,20 @@ def newest_seal(process: Process, out: Path, rng: random.Random) -> None:
 
 def limited(limit: int, value: Callable[[Path], int]) -> Fault:
     """A limit of the living process is lowered, as a full disk or a busy machine would."""
+    return lambda process, out, rng: _lower(process, limit, value(out))
 
-    def inject(process: Process, out: Path, rng: random.Random) -> None:
-        soft = value(out)
-        try:
-            _, hard = resource.prlimit(process.process.pid, limit)
-            resource.prlimit(process.process.pid, limit, (soft, hard))
-        except (ProcessLookupError, PermissionError):
-            return
 
-    return inject
+def little_memory(process: Process, out: Path, rng: random.Random) -> None:
+    """It may have a little more than it has; not less, or Python's threads may hang where they begin."""
+    with contextlib.suppress(OSError):
+        pages = int(Path(f"/proc/{process.process.pid}/statm").read_text().split()[0])
+        _lower(process, resource.RLIMIT_AS, pages * resource.getpagesize() + rng.randrange(1 << 25))
+
+
+def _lower(process: Process, limit: int, soft: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        _, hard = resource.prlimit(process.process.pid, limit)
+        resource.prlimit(process.process.pid, limit, (soft, hard))
 
 
 def log_size(out: Path) -> int:
@@ -198,7 +203,7 @@ KINDS = [
     Kind("disk full for the log", limited(resource.RLIMIT_FSIZE, log_size), (2,)),
     Kind("disk full for checkpoints", limited(resource.RLIMIT_FSIZE, lambda out: log_size(out) + 600), (2, 0)),
     Kind("no file handles left", limited(resource.RLIMIT_NOFILE, lambda out: 8), (2, 0)),
-    Kind("no memory left", limited(resource.RLIMIT_AS, lambda out: 1 << 20), (2, 1, -6, -11)),
+    Kind("no memory left", little_memory, (2, 1, -6, -11)),
     Kind("cannot be written to", read_only, (2, 0, *KILLED)),
     Kind("stderr closed", nothing, ends=False, redirected="2>&-"),
     Kind("stdout closed", nothing, ends=False, redirected=">&-"),

@@ -46,7 +46,7 @@ def few_compiled_programs():
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """The folder of a tiny run trained to its end."""
-    from deq_jax.tasks.images.train import train
+    from deq_jax.tasks.presets import train
     from tests.runs import tiny
 
     out = tmp_path_factory.mktemp("runs") / "finished"

@@ -14,7 +14,7 @@ from flax import nnx
 from deq_jax.tasks.images.config import settings_of
 from deq_jax.tasks.images.groups import AugmentationConfig, DataConfig
 from deq_jax.tasks.images.task import open_task
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.devices.collectives import collectives
 from deq_jax.training.plan import prepare
 from deq_jax.training.programs import compile_programs

@@ -46,7 +46,7 @@ def test_what_cannot_be_compared_is_refused(option, said):
 def test_our_side_solves_tightly_and_trains_on_the_given_batches(tmp_path):
     problem = Problem(batch=16, image=(8, 8, 1), channels=8, inner_channels=8, num_groups=2, pool=4)
     images, labels = batches.draw_batches(problem, 3)
-    exchange.write(tmp_path, problem, batches.draw_weights(problem), images, labels)
+    exchange.write(tmp_path, problem, {"initial": batches.draw_weights(problem)}, images, labels)
     logits, residual = our_side.first_outputs(tmp_path)
     assert logits.shape == (16, 10)
     assert residual <= 1e-6

@@ -18,16 +18,17 @@ from benchmarks.training.rounds import Measured, compete
 TINY = Problem(batch=4, image=(8, 8, 3), channels=4, inner_channels=4, num_groups=2, pool=4)
 
 
-def row(name, seconds, *, error=0.1, residual=5e-3, peak=500.0):
+def row(name, seconds, *, error=0.1, residual=5e-3, peak=500.0, weights="initial"):
     accuracy = reference.Accuracy(residual, residual, residual, residual, error, error)._asdict()
-    return Measured(name, "", {}, 1.0, seconds, [9, 9], [6, 8], 300.0, peak, accuracy)
+    return Measured(name, "", weights, {}, 1.0, seconds, [9, 9], [6, 8], 300.0, peak, accuracy)
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """The folder of a tiny problem on digits, and what is in it."""
     folder = tmp_path_factory.mktemp("exchange")
-    exchange.write(folder, TINY, batches.draw_weights(TINY), *batches.draw_batches(TINY, 2))
+    weights = {"initial": batches.draw_weights(TINY), "2 steps": batches.trained_weights(TINY, 2, folder=folder)}
+    exchange.write(folder, TINY, weights, *batches.draw_batches(TINY, 2))
     return folder
 
 
@@ -35,8 +36,8 @@ def test_the_exchange_returns_what_was_written(tiny):
     problem, weights, images, labels = exchange.read(tiny)
     assert problem == TINY
     drawn = batches.draw_weights(TINY)
-    assert weights.keys() == drawn.keys()
-    assert all(np.array_equal(weights[name], drawn[name]) for name in drawn)
+    assert weights["initial"].keys() == drawn.keys()
+    assert all(np.array_equal(weights["initial"][name], drawn[name]) for name in drawn)
     assert (images.shape, labels.shape) == ((2, 4, 8, 8, 3), (2, 4))
 
 
@@ -45,7 +46,7 @@ def test_the_model_drawn_at_the_default_size_is_the_chapters():
 
 
 def test_weights_survive_the_round_trip_through_pytorchs_layout(tiny):
-    _, weights, _, _ = exchange.read(tiny)
+    weights = exchange.read(tiny)[1]["initial"]
     there = exchange.to_torch(weights, TINY)
     assert there["cell.conv1.weight"].shape == (4, 4, 3, 3)
     assert there["head.weight"].shape == (10, 16)
@@ -115,22 +116,27 @@ def test_goals_are_met_or_missed_by_their_figures():
 
 def test_a_report_is_written_and_names_who_was_skipped(tmp_path, capsys):
     content = {"date": "2030-01-01", "cores": 2, "data": "digits", "steps": 1, "problem": {"batch": 4}}
-    content |= {"goals": [], "skipped": {"torchdeq": "no wheel"}}
-    command.report([row("chapter", [6.0]), row("deq_jax", [2.0])], content, tmp_path)
-    assert "skipped torchdeq: no wheel" in capsys.readouterr().out
+    content |= {"goals": {"initial": [], "500 steps": ["met: something"]}, "skipped": {"torchdeq": "no wheel"}}
+    command.report([row("chapter", [6.0]), row("deq_jax", [2.0], weights="500 steps")], content, tmp_path)
+    printed = capsys.readouterr().out
+    assert "skipped torchdeq: no wheel" in printed
+    assert printed.index("chapter") < printed.index("Weights: 500 steps") < printed.index("met: something")
     assert json.loads((tmp_path / "training.json").read_text())["contestants"][1]["median_seconds"] == 2.0
     assert (tmp_path / "training.png").stat().st_size > 5_000
 
 
 def test_deq_jax_runs_two_steps_and_a_broken_contestant_is_skipped(tiny):
     entries = [Entry("broken", "not_there", "own", ""), *(entry for entry in ENTRIES if entry.name == "deq_jax")]
-    [(measured, arrays)], failed = compete(entries, {"own": own()}, tiny, steps=2, limit=120.0)
+    runs, failed = compete(entries, {"own": own()}, tiny, weights=["2 steps", "initial"], steps=2, limit=120.0)
     assert "not_there" in failed["broken"]
-    assert len(measured.step_seconds) == 2
+    assert [(run.measured.weights, len(run.measured.step_seconds)) for run in runs] == [("2 steps", 2), ("initial", 2)]
     problem, weights, images, labels = exchange.read(tiny)
-    truth = reference.exact_gradient(problem, weights, images[0], labels[0])
+    assert not np.array_equal(weights["initial"]["cell.conv1.kernel"], weights["2 steps"]["cell.conv1.kernel"])
+    assert not np.array_equal(runs[0].arrays["z"], runs[1].arrays["z"])
+    measured, arrays = runs[1]
+    truth = reference.exact_gradient(problem, weights["initial"], images[0], labels[0])
     assert truth.residual <= 1e-10
-    accuracy = reference.accuracy(problem, weights, images[0], labels[0], truth, arrays)
+    accuracy = reference.accuracy(problem, weights["initial"], images[0], labels[0], truth, arrays)
     # The contestant's own tolerance is 1e-2, in float32; a wrong cell, batch or layout gives errors near 1.
     assert 0 < accuracy.residual_worst <= 1.01e-2
     assert 0 < accuracy.adjoint_worst <= 1.01e-2

@@ -2,6 +2,8 @@ import contextlib
 import json
 import resource
 import shutil
+import threading
+import time
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from flax import nnx
 
 from deq_jax.training.disk import checkpoints
 from deq_jax.training.disk.checkpoints import seal
+from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import UserError
 from deq_jax.training.steps.step import TrainState, create_state
 
@@ -145,6 +148,38 @@ def test_a_checkpoint_appears_with_its_seal(tmp_path, monkeypatch):
     monkeypatch.setattr("deq_jax.training.disk.checkpoints.saving.seal", look)
     save(tmp_path, 1, 2)
     assert seen == [[], [1]]
+
+
+def test_a_save_under_way_is_waited_for_even_where_the_folder_is_lost(tmp_path, monkeypatch):
+    """Or the interpreter would shut down beneath it, which Python reports with a traceback."""
+    run, begun, ended = tmp_path / "run", threading.Event(), threading.Event()
+
+    def slowly(folder, *arguments):
+        begun.set()
+        time.sleep(0.3)
+        seal.seal(folder, *arguments)
+        ended.set()
+
+    monkeypatch.setattr("deq_jax.training.disk.checkpoints.saving.seal", slowly)
+    with held(run), contextlib.ExitStack() as stack:
+        stack.enter_context(checkpoints.opened(run)).save(state_at(1), seconds=1.0)
+        assert begun.wait(20)
+        (run / ".lock").unlink()
+        with pytest.raises(UserError, match="no longer the folder"):
+            stack.close()
+    assert ended.is_set()
+
+
+@pytest.mark.parametrize("error", [ValueError("no such directory.\nMore"), RuntimeError("can't start new thread")])
+def test_what_orbax_says_without_a_number_is_passed_on_unless_the_folder_is_lost(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    run = tmp_path / "run"
+    with held(run), checkpoints.opened(run) as writer:
+        monkeypatch.setattr(writer._manager, "save", fail)
+        with pytest.raises(UserError, match=rf"cannot write to .*/run: {str(error).splitlines()[0].rstrip('.')}\.$"):
+            writer.save(state_at(1), seconds=1.0)
 
 
 def test_one_that_a_living_run_removes_beside_its_reader_is_no_damage(tmp_path, monkeypatch, capfd):

@@ -12,6 +12,8 @@ from deq_jax.training.errors import NonFiniteLossError, UserError, reported_erro
         (OSError(18, "Cross-device link", ".new", None, "old"), 2, "error: Cross-device link: old."),
         (OSError(28, "No space left on device"), 2, "error: No space left on device."),
         (OSError("a library's own words"), 2, "error: a library's own words."),
+        (MemoryError(), 2, "error: there is not enough memory; a smaller batch takes less."),
+        (RuntimeError("can't start new thread"), 2, "error: there is not enough memory; a smaller batch takes less."),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
@@ -22,6 +24,7 @@ def test_what_the_user_can_mend_is_said_in_a_line(error, status, said, capsys):
     assert capsys.readouterr().err == f"{said}\n"
 
 
-def test_what_is_wrong_with_the_program_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError), reported_errors():
-        raise ZeroDivisionError
+@pytest.mark.parametrize("error", [ZeroDivisionError, RuntimeError("a bug")])
+def test_what_is_wrong_with_the_program_keeps_its_traceback(error):
+    with pytest.raises((ZeroDivisionError, RuntimeError)), reported_errors():
+        raise error

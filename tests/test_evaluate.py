@@ -13,7 +13,7 @@ from deq_jax.evaluate import evaluated
 from deq_jax.tasks.images.data import load
 from deq_jax.tasks.images.groups import DataConfig
 from deq_jax.tasks.images.task import OPENER, scaled
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk.folder import claim
 from deq_jax.training.programs import evaluate_split
 from tests.runs import records, tiny

@@ -19,7 +19,7 @@ from deq_jax.evaluate import evaluate_run
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.data import load as load_images
 from deq_jax.tasks.images.task import scaled
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from tests.own_task import QUICK, Ordinary, Regressor, Two, arrays, ordinary_loss, own_task, two_losses
 from tests.runs import records, tiny, without_times
 from tests.unchecked import unchecked

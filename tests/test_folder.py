@@ -56,6 +56,15 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         require_usable(tmp_path, tiny(tmp_path))
 
 
+def test_what_a_save_leaves_whose_folder_was_removed_beneath_it_is_in_nobodys_way(tmp_path):
+    left = tmp_path / "checkpoints" / "7.orbax-checkpoint-tmp"
+    left.mkdir(parents=True)
+    require_usable(tmp_path, tiny(tmp_path))
+    (left / "seal.json").touch()
+    with pytest.raises(UserError, match="holds files, but no run"):
+        require_usable(tmp_path, tiny(tmp_path))
+
+
 def test_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file"):

@@ -8,10 +8,17 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from deq_jax.nn import BatchNorm, Conv, FeedForwardCell, GroupNorm
-from deq_jax.nn.layers import group_norm
+from deq_jax.nn.layers import centred_in_one_pass, group_norm
 from tests.unchecked import unchecked
 
 
+@pytest.fixture(params=["cpu", "gpu"])
+def way(request, monkeypatch):
+    """Moments in two passes, as on a CPU, and in one, as on accelerators."""
+    monkeypatch.setattr(jax, "default_backend", lambda: request.param)
+
+
+@pytest.mark.usefixtures("way")
 def test_group_norm_normalises_each_group_of_each_sample():
     x = 3 + 5 * jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
     y = group_norm(x, jnp.ones(6), jnp.zeros(6), num_groups=3, epsilon=0.0)
@@ -20,6 +27,7 @@ def test_group_norm_normalises_each_group_of_each_sample():
     np.testing.assert_allclose(groups.var((1, 3)), 1, rtol=1e-5)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("mean", [0.0, 1e3, 1e4])
 def test_group_norm_bears_a_large_mean(mean):
     x = np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype(np.float32) + np.float32(mean)
@@ -31,6 +39,15 @@ def test_group_norm_bears_a_large_mean(mean):
     np.testing.assert_allclose(y, expected, atol=2e-6 + 1e-7 * mean)
 
 
+def test_a_first_number_far_from_all_others_costs_group_norm_few_digits():
+    x = np.random.default_rng(0).normal(size=(2, 16, 16, 8)).astype(np.float32)
+    x[:, 0, 0] = 1e4
+    _, variance = centred_in_one_pass(jnp.asarray(x), 2)
+    expected = x.astype(np.float64).reshape(2, 256, 2, 4).var((1, 3))
+    np.testing.assert_allclose(variance.reshape(2, 2, 4)[..., 0], expected, rtol=1024 * 6e-8)  # numbers in a group
+
+
+@pytest.mark.usefixtures("way")
 def test_group_norm_and_its_derivatives_are_the_stock_ones(x64):
     stock = nnx.GroupNorm(6, num_groups=3, epsilon=1e-5, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, 4, 3, 6))
@@ -47,11 +64,13 @@ def test_group_norm_and_its_derivatives_are_the_stock_ones(x64):
     check_grads(with_parameters, (x, scale, bias), order=2, modes=["rev"])
 
 
+@pytest.mark.usefixtures("way")
 def test_group_norm_of_a_constant_is_its_bias():
     y = group_norm(jnp.full((1, 2, 2, 4), 7.0), jnp.ones(4), jnp.arange(4.0), num_groups=2, epsilon=1e-5)
     np.testing.assert_allclose(y[0, 0, 0], jnp.arange(4.0), atol=0.02)  # rounding over √epsilon
 
 
+@pytest.mark.usefixtures("way")
 def test_half_precision_moments_are_taken_in_float32():
     x = 10 + jax.random.normal(jax.random.key(0), (1, 32, 32, 4))
     wide = group_norm(x, jnp.ones(4), jnp.zeros(4), num_groups=2, epsilon=1e-5)

@@ -15,7 +15,7 @@ from deq_jax.evaluate import evaluate_run
 from deq_jax.tasks.images.config import Config, located
 from deq_jax.tasks.images.groups import DataConfig
 from deq_jax.tasks.images.presets import PRESETS
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk.folder import read_config
 from deq_jax.training.errors import UserError
 from tests.pictures import SHAPES, shapes_folder

@@ -16,7 +16,7 @@ from deq_jax import predict, training
 from deq_jax.tasks.images.data import load
 from deq_jax.tasks.images.groups import EvaluationConfig
 from deq_jax.tasks.images.task import scaled
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk.folder import claim
 from tests.own_task import QUICK, own_task
 from tests.runs import tiny

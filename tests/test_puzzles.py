@@ -8,13 +8,11 @@ import pytest
 from flax import nnx
 
 from deq_jax import evaluate, training
-from deq_jax.tasks.presets import PRESETS
-from deq_jax.tasks.presets import train as train_any
+from deq_jax.tasks.presets import PRESETS, train
 from deq_jax.tasks.puzzles.config import DataConfig, ModelConfig
 from deq_jax.tasks.puzzles.frames import frames, picture, strip
 from deq_jax.tasks.puzzles.model import build_model
 from deq_jax.tasks.puzzles.task import evaluated, kind_of, learned, open_task
-from deq_jax.tasks.puzzles.train import train
 from deq_jax.training.steps.solving import build_adjoint, build_solver
 from tests.puzzles import tiny
 from tests.runs import records, without_times
@@ -38,8 +36,8 @@ def run(tmp_path_factory):
 
 
 def test_a_stopped_run_ends_as_one_that_went_through(run, tmp_path):
-    assert train_any(tiny(tmp_path, max_steps=3), is_quiet=True) == 0
-    assert train_any(tiny(tmp_path), is_quiet=True) == 0
+    assert train(tiny(tmp_path, max_steps=3), is_quiet=True) == 0
+    assert train(tiny(tmp_path), is_quiet=True) == 0
     measured = {line["step"]: line for line in without_times(records(tmp_path)) if line["kind"] == "train"}
     assert list(measured.values()) == [line for line in without_times(records(run)) if line["kind"] == "train"]
 

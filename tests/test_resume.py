@@ -13,7 +13,7 @@ import pytest
 
 from deq_jax.tasks.images.build import build_model
 from deq_jax.tasks.images.groups import AugmentationConfig, EvaluationConfig, ModelConfig
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk import checkpoints
 from deq_jax.training.errors import UserError
 from deq_jax.training.settings.solves import EarlyConfig, SolverConfig

@@ -14,7 +14,7 @@ import pytest
 
 from deq_jax.evaluate import evaluate_run
 from deq_jax.tasks.images.groups import AugmentationConfig
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk.lock import held
 from deq_jax.training.errors import NonFiniteLossError, UserError, reported_errors
 from deq_jax.training.programs import compile_programs

@@ -4,7 +4,7 @@ import pytest
 from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from deq_jax.tasks.images.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk import tensorboard
 from deq_jax.training.errors import UserError
 from tests.runs import records, tiny

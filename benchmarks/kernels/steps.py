@@ -1,6 +1,9 @@
 """Training steps of the presets for images, lowered for devices that need not exist."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -18,6 +21,13 @@ from deq_jax.training.steps.step import create_state, make_train_step
 
 STEPS = 25_000
 """Of the whole run: the rate's schedule is all that depends on it."""
+
+
+@contextlib.contextmanager
+def on_a_gpu() -> Iterator[None]:
+    """What is traced within takes itself to be on a GPU."""
+    with mock.patch.object(jax, "default_backend", return_value="gpu"):
+        yield
 
 
 def train_step(preset: str, batch: int) -> tuple[Any, tuple]:
@@ -41,4 +51,5 @@ def lowered(preset: str, batch: int, mesh: jax.sharding.Mesh) -> Any:
     step, forms = train_step(preset, batch)
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     placed = jax.tree.map(lambda form: jax.ShapeDtypeStruct(form.shape, form.dtype, sharding=whole), forms)
-    return step.lower(*placed)
+    with on_a_gpu():
+        return step.lower(*placed)

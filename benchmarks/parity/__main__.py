@@ -14,7 +14,7 @@ import tyro
 from benchmarks import environments
 from benchmarks.parity import comparison, our_side
 from benchmarks.training import batches, exchange
-from benchmarks.training.exchange import Problem
+from benchmarks.training.exchange import INITIAL, Problem
 from deq_jax.training.disk import environment
 
 
@@ -94,7 +94,7 @@ def train(problem: Problem, steps: int, data_dir: Path | None, python: Path) -> 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images, labels = batches.draw_batches(problem, steps, data_dir)
-        exchange.write(folder, problem, batches.draw_weights(problem), images, labels)
+        exchange.write(folder, problem, {INITIAL: batches.draw_weights(problem)}, images, labels)
         command = [python, "-m", "benchmarks.parity.chapter_side", folder]
         subprocess.run(command, cwd=environments.ROOT, check=True)
         theirs = exchange.load_arrays(folder / "chapter.npz")

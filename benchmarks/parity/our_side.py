@@ -13,7 +13,7 @@ import deq_jax
 from benchmarks.parity.settings import FINAL_RATE, TIGHT_ITERATIONS, TIGHT_TOL
 from benchmarks.training.contestants import ours
 from benchmarks.training.contestants.jax_model import build_model, with_arrays
-from benchmarks.training.exchange import Problem, read
+from benchmarks.training.exchange import INITIAL, Problem, read
 from deq_jax import nn
 from deq_jax.tasks.images.data import Examples
 from deq_jax.tasks.images.task import classification_loss
@@ -38,7 +38,7 @@ def first_outputs(folder: Path) -> tuple[np.ndarray, float]:
         logits, solution = nnx.merge(graph, params, stats)(images.astype(jnp.float32) / 255)
         return logits, solution.residual.max()
 
-    logits, residual = outputs(with_arrays(params, weights), jnp.asarray(images[0]))
+    logits, residual = outputs(with_arrays(params, weights[INITIAL]), jnp.asarray(images[0]))
     return np.asarray(logits), float(residual)
 
 
@@ -48,7 +48,7 @@ def losses(folder: Path) -> np.ndarray:
     rate = optax.cosine_decay_schedule(problem.learning_rate, len(images), alpha=FINAL_RATE / problem.learning_rate)
     model, optimizer = build_model(problem, ours.layer), optax.adam(rate)
     state = create_state(model, optimizer)
-    state = state._replace(params=with_arrays(state.params, weights))
+    state = state._replace(params=with_arrays(state.params, weights[INITIAL]))
     step = jax.jit(make_train_step(model, classification_loss, optimizer), donate_argnums=0)
     found = []
     for batch, classes in zip(images, labels, strict=True):

@@ -14,7 +14,7 @@ from benchmarks.reasoning.contestants import CONTESTANTS, PUZZLES, Puzzle, confi
 from benchmarks.reasoning.measures import Network, agreement, best_of, calibrated
 from benchmarks.reasoning.picture import draw
 from benchmarks.reasoning.tables import tables
-from deq_jax.tasks.puzzles.train import train
+from deq_jax.tasks.presets import train
 from deq_jax.training.disk import metrics
 from deq_jax.training.process.compilation import use_persistent_cache
 

@@ -22,6 +22,7 @@ def main(
     out: Path = Path("benchmarks/results"),
     batch: int = 100,
     steps: int = 5,
+    trained: int = 500,
     only: tuple[str, ...] = (),
     data_dir: Path | None = None,
     torch_python: str | None = None,
@@ -32,7 +33,9 @@ def main(
     Args:
         out: where to write training.json and training.png.
         batch: images a step.
-        steps: timed steps of each contestant, one a round; a further one, first, is for compiling.
+        steps: timed steps of each contestant from each of the weights, one a round; a further one, first, compiles.
+        trained: measure also at deq_jax's weights after so many steps, which are made once; 0 for the initial ones
+            alone.
         only: names of the contestants to run; all by default.
         data_dir: where TFDS has prepared CIFAR-10; scikit-learn's digits, enlarged, by default.
         torch_python: the interpreter for PyTorch's environment; by default the first that has wheels.
@@ -47,15 +50,20 @@ def main(
     skipped = {entry.name: missing[entry.environment] for entry in entries if entry.environment in missing}
     problem = Problem(batch=batch)
     with tempfile.TemporaryDirectory() as folder:
-        weights = batches.draw_weights(problem)
+        weights = {exchange.INITIAL: batches.draw_weights(problem)}
+        if trained:
+            weights[f"{trained} steps"] = batches.trained_weights(problem, trained, data_dir)
         images, labels = batches.draw_batches(problem, steps, data_dir)
         exchange.write(Path(folder), problem, weights, images, labels)
         present = [entry for entry in entries if entry.environment in pythons]
-        found, failed = compete(present, pythons, Path(folder), steps=steps, limit=limit)
+        found, failed = compete(present, pythons, Path(folder), weights=list(weights), steps=steps, limit=limit)
     print("solving in float64 to 1e-10 …", flush=True)
-    truth = reference.exact_gradient(problem, weights, images[0], labels[0])
+    first = images[0], labels[0]
+    truths = {name: reference.exact_gradient(problem, arrays, *first) for name, arrays in weights.items()}
     rows = [
-        row._replace(accuracy=reference.accuracy(problem, weights, images[0], labels[0], truth, arrays)._asdict())
+        row._replace(
+            accuracy=reference.accuracy(problem, weights[row.weights], *first, truths[row.weights], arrays)._asdict()
+        )
         for row, arrays in found
     ]
     content = {
@@ -64,9 +72,11 @@ def main(
         "data": "digits" if data_dir is None else "cifar10",
         "steps": steps,
         "problem": dataclasses.asdict(problem),
-        "truth": {"residual": truth.residual, "evaluations": truth.evaluations},
+        "truth": {
+            name: {"residual": truth.residual, "evaluations": truth.evaluations} for name, truth in truths.items()
+        },
         "environment": environment.describe(),
-        "goals": results.goals(rows),
+        "goals": {name: results.goals([row for row in rows if row.weights == name]) for name in weights},
         "skipped": skipped | failed,
     }
     report(rows, content, out)
@@ -77,10 +87,15 @@ def report(rows: Sequence[Measured], content: dict[str, Any], out: Path) -> None
     problem, cores, data = content["problem"], content["cores"], content["data"]
     title = f"The chapter's model, {data}, batch {problem['batch']}, {cores} cores, {content['date'][:10]}"
     print(f"\n{title}; {content['steps']} rounds\n")
+    for weights, goals in content["goals"].items():
+        chosen = [row for row in rows if row.weights == weights]
+        if chosen:
+            print(f"Weights: {weights}\n\n{results.table(chosen)}\n")
+        for line in goals:
+            print(line)
+        print()
     if rows:
-        print(f"{results.table(rows)}\n\n{results.FOOTNOTE}\n")
-    for line in content["goals"]:
-        print(line)
+        print(f"{results.FOOTNOTE}\n")
     for name, reason in content["skipped"].items():
         print(f"skipped {name}: {reason}")
     out.mkdir(parents=True, exist_ok=True)

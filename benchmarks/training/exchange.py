@@ -1,4 +1,4 @@
-"""What the contestants share through files: the problem, the first weights and the batches, in one common layout.
+"""What the contestants share through files: the problem, the weights and the batches, in one common layout.
 
 NumPy only, so that it can be read from any Python and any framework. The common layout is deq_jax's: images and states
 ``[batch, height, width, channels]``, kernels ``[height, width, in, out]``, the head's kernel ``[features, classes]``
@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
+INITIAL = "initial"
+"""The weights that a contestant begins with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +41,27 @@ class Problem:
         return self.image[0] * self.image[1] * self.channels
 
 
-def write(folder: Path, problem: Problem, weights: Arrays, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write a problem with its weights and batches, images ``[n, batch, h, w, c]`` of 0 to 255, into ``folder``."""
+def write(
+    folder: Path, problem: Problem, weights: Mapping[str, Arrays], images: np.ndarray, labels: np.ndarray
+) -> None:
+    """Write a problem with its weights, by the names that a reset calls them, and its batches into ``folder``.
+
+    Images are ``[n, batch, h, w, c]`` of 0 to 255.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "problem.json").write_text(json.dumps(dataclasses.asdict(problem), indent=1) + "\n")
-    np.savez(folder / "weights.npz", **weights)
+    for name, arrays in weights.items():
+        np.savez(folder / f"{name}.weights.npz", **arrays)
     np.savez(folder / "batches.npz", images=images, labels=labels)
 
 
-def read(folder: Path) -> tuple[Problem, Arrays, np.ndarray, np.ndarray]:
-    """What :func:`write` wrote: the problem, weights, images and labels."""
+def read(folder: Path) -> tuple[Problem, dict[str, Arrays], np.ndarray, np.ndarray]:
+    """What :func:`write` wrote: the problem, all weights by name, images and labels."""
     fields = json.loads((folder / "problem.json").read_text())
     problem = Problem(**{**fields, "image": tuple(fields["image"])})
     batches = load_arrays(folder / "batches.npz")
-    return problem, load_arrays(folder / "weights.npz"), batches["images"], batches["labels"]
+    weights = {path.name.split(".")[0]: load_arrays(path) for path in sorted(folder.glob("*.weights.npz"))}
+    return problem, weights, batches["images"], batches["labels"]
 
 
 def load_arrays(path: Path) -> Arrays:

@@ -27,7 +27,7 @@ import deq_jax
 from benchmarks.training import batches, exchange
 from benchmarks.training.contestants import ours
 from benchmarks.training.contestants.jax_model import build_model
-from benchmarks.training.exchange import Problem
+from benchmarks.training.exchange import INITIAL, Problem
 
 LOOPS = (14, 4)
 """Iterations of the two loops whose difference is the cost of one iteration, and of nothing around it."""
@@ -164,7 +164,7 @@ def whole_step(problem: Problem, steps: int, data_dir: Path | None, cell: float,
     """Training steps at the first weights and one batch, beside their evaluations at the given seconds each."""
     with tempfile.TemporaryDirectory() as folder:
         images, labels = batches.draw_batches(problem, 1, data_dir)
-        exchange.write(Path(folder), problem, batches.draw_weights(problem), images, labels)
+        exchange.write(Path(folder), problem, {INITIAL: batches.draw_weights(problem)}, images, labels)
         contestant = ours.build(Path(folder))
     started = time.perf_counter()
     contestant.step(0)

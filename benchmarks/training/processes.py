@@ -24,6 +24,7 @@ class Entry(NamedTuple):
 ENTRIES = (
     Entry("chapter", "chapter", "torch", "the chapter's PyTorch code"),
     Entry("torchdeq", "torchdeq_ift", "torch", "torchdeq, ift=True, Anderson, stop_mode='rel'"),
+    Entry("torchdeq-small-lam", "torchdeq_small_lam", "torch", "the same with lam=1e-10"),
     Entry("jaxopt", "jaxopt_anderson", "jax", "jaxopt Anderson, implicit_diff, BiCGStab, stock Flax cell"),
     Entry("optimistix", "optimistix_fixed_point", "jax", "optimistix, ImplicitAdjoint, GMRES, stock Flax cell"),
     Entry("backpropagation", "backpropagation", "own", "plain backpropagation, 25 weight-tied layers"),

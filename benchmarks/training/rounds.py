@@ -2,10 +2,11 @@
 
 import contextlib
 import statistics
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.training.exchange import Arrays, load_arrays
+from benchmarks.training.exchange import INITIAL, Arrays, load_arrays
 from benchmarks.training.processes import Entry, FailedError, Process
 
 
@@ -14,6 +15,8 @@ class Measured(NamedTuple):
 
     name: str
     description: str
+    weights: str
+    """From which it trained."""
     versions: dict[str, str]
     first_step_seconds: float
     """Of the very first step, compilation included; it is not among `step_seconds`."""
@@ -36,64 +39,98 @@ class Measured(NamedTuple):
         return statistics.median(self.step_seconds)
 
 
+class Run(NamedTuple):
+    """What a contestant returned from some weights."""
+
+    measured: Measured
+    """Still without `accuracy`."""
+    arrays: Arrays
+    """Of the first batch."""
+
+
 def compete(
-    entries: list[Entry], pythons: dict[str, Path], folder: Path, *, steps: int, limit: float
-) -> tuple[list[tuple[Measured, Arrays]], dict[str, str]]:
-    """Run the contestants on the problem in ``folder``, ``steps`` rounds.
+    entries: list[Entry],
+    pythons: dict[str, Path],
+    folder: Path,
+    *,
+    weights: Sequence[str] = (INITIAL,),
+    steps: int,
+    limit: float,
+) -> tuple[list[Run], dict[str, str]]:
+    """Run the contestants on the problem in ``folder``, ``steps`` rounds from each of the weights.
 
-    Returns what was measured, still without `accuracy`, with the arrays that each returned at the first batch and the
-    first weights; and, by name, why any other is missing.
+    Returns what came out, and, by name, why a contestant is missing.
     """
-    failed: dict[str, str] = {}
     with contextlib.ExitStack() as stack:
-        running: dict[str, Process] = {}
-        started: dict[str, dict[str, Any]] = {}
-        seconds: dict[str, list[float]] = {}
-
-        def ask(name: str, **command: Any) -> dict[str, Any]:
-            """The answer; empty where the contestant failed, which is then out of the run."""
-            try:
-                return running[name].ask(**command)
-            except FailedError as error:
-                failed[name] = str(error)
-                running.pop(name).end()  # or it would go on working beside the others
-                print(f"{name} is out: {error}", flush=True)
-                return {}
-
+        field = _Field(steps)
         for entry in entries:
-            python = pythons[entry.environment]
-            running[entry.name] = stack.enter_context(Process(entry, python, folder, limit=limit))
-            started[entry.name] = ask(entry.name, do="start")
-            seconds[entry.name] = []
-            if entry.name in running:
-                print(f"{entry.name}: first step {started[entry.name]['first_step_seconds']:.1f} s", flush=True)
-        for k in range(steps):
-            for name in list(running):
-                seconds[name] += ask(name, do="step", batch=k).values()
-            print(f"round {k + 1} of {steps}: " + _line({name: seconds[name][-1] for name in running}), flush=True)
+            process = stack.enter_context(Process(entry, pythons[entry.environment], folder, limit=limit))
+            field.start(entry, process)
+        return [run for name in weights for run in field.measure(name, folder)], field.failed
 
-        measured = []
-        for entry in entries:
-            file = folder / f"{entry.name}.npz"
-            last_batch = {"do": "inspect", "batch": steps - 1, "reset": False, "file": str(file)}
-            first_batch = {"do": "inspect", "batch": 0, "reset": True, "file": str(file)}
-            answers = [
-                ask(entry.name, **command) if entry.name in running else {}
-                for command in ({"do": "memory"}, last_batch, first_batch)
-            ]
-            if entry.name in running:
-                row = _measured(entry, started[entry.name], seconds[entry.name], *answers)
-                measured.append((row, load_arrays(file)))
-    return measured, failed
+
+class _Field:
+    """The contestants that still run."""
+
+    def __init__(self, steps: int):
+        self.steps = steps
+        self.running: dict[str, tuple[Entry, Process]] = {}
+        self.started: dict[str, dict[str, Any]] = {}
+        self.failed: dict[str, str] = {}
+
+    def start(self, entry: Entry, process: Process) -> None:
+        """Let it build its model, and take the step that compiles."""
+        self.running[entry.name] = entry, process
+        self.started[entry.name] = self.ask(entry.name, do="start")
+        if entry.name in self.running:
+            print(f"{entry.name}: first step {self.started[entry.name]['first_step_seconds']:.1f} s", flush=True)
+
+    def ask(self, name: str, **command: Any) -> dict[str, Any]:
+        """The answer; empty where the contestant fails, which is then out of the run."""
+        if name not in self.running:
+            return {}
+        try:
+            return self.running[name][1].ask(**command)
+        except FailedError as error:
+            self.failed[name] = str(error)
+            self.running.pop(name)[1].end()  # or it would go on working beside the others
+            print(f"{name} is out: {error}", flush=True)
+            return {}
+
+    def measure(self, weights: str, folder: Path) -> Iterator[Run]:
+        """Rounds from these weights, then what each contestant says of its last and its first batch."""
+        seconds: dict[str, list[float]] = {name: [] for name in self.running}
+        for name in list(self.running):
+            self.ask(name, do="reset", weights=weights)
+        for k in range(self.steps):
+            for name in list(self.running):
+                seconds[name] += self.ask(name, do="step", batch=k).values()
+            line = _line({name: seconds[name][-1] for name in self.running})
+            print(f"{weights} weights, round {k + 1} of {self.steps}: {line}", flush=True)
+        for name, (entry, _) in list(self.running.items()):
+            file = folder / f"{name}.{weights}.npz"
+            memory = self.ask(name, do="memory")
+            last = self.ask(name, do="inspect", batch=self.steps - 1, file=str(file))
+            self.ask(name, do="reset", weights=weights)
+            first = self.ask(name, do="inspect", batch=0, file=str(file))
+            if name in self.running:
+                row = _measured(entry, weights, self.started[name], seconds[name], memory, last, first)
+                yield Run(row, load_arrays(file))
 
 
 def _measured(
-    entry: Entry, start: dict[str, Any], seconds: list[float], memory: dict[str, Any], *counts: dict[str, int]
+    entry: Entry,
+    weights: str,
+    start: dict[str, Any],
+    seconds: list[float],
+    memory: dict[str, Any],
+    *counts: dict[str, int],
 ) -> Measured:
     last, first = counts
     return Measured(
         entry.name,
         entry.description,
+        weights,
         start["versions"],
         start["first_step_seconds"],
         seconds,

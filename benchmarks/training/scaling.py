@@ -17,7 +17,7 @@ import tyro
 from benchmarks.training import batches, exchange
 from benchmarks.training.contestants import ours
 from benchmarks.training.contestants.jax_model import JaxContestant
-from benchmarks.training.exchange import Problem
+from benchmarks.training.exchange import INITIAL, Problem
 
 
 def main(
@@ -59,7 +59,7 @@ def build(size: int, unit: int, data_dir: Path | None) -> JaxContestant:
     problem = Problem(batch=unit)
     images, labels = (np.concatenate([a] * (size // unit), axis=1) for a in batches.draw_batches(problem, 1, data_dir))
     with tempfile.TemporaryDirectory() as folder:
-        weights = batches.draw_weights(problem)
+        weights = {INITIAL: batches.draw_weights(problem)}
         exchange.write(Path(folder), dataclasses.replace(problem, batch=size), weights, images, labels)
         contestant = ours.build(Path(folder))
     contestant.step(0)

@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks.training.exchange import INITIAL
+
 
 class Contestant(Protocol):
     """A model in training. ``k`` numbers the batches."""
@@ -23,8 +25,8 @@ class Contestant(Protocol):
     def step(self, k: int) -> None:
         """Forward, backward and the optimiser's update on batch ``k``; returns when all of it has happened."""
 
-    def reset(self) -> None:
-        """Back to the first weights."""
+    def reset(self, weights: str = INITIAL) -> None:
+        """To the weights of this name, with an optimiser that has seen nothing."""
 
     def inspect(self, k: int) -> tuple[dict[str, int], dict[str, np.ndarray]]:
         """Forward and backward on batch ``k`` at the present weights, without an update, and not for timing.
@@ -62,8 +64,6 @@ def _start(contestant: Contestant) -> dict[str, Any]:
     started = time.perf_counter()
     contestant.step(0)
     first = time.perf_counter() - started
-    contestant.reset()
-    _forget_peak()
     return {"versions": contestant.versions, "rest_mb": rest, "first_step_seconds": first}
 
 
@@ -72,11 +72,13 @@ def _obey(contestant: Contestant, command: dict[str, Any]) -> dict[str, Any]:
         started = time.perf_counter()
         contestant.step(command["batch"])
         return {"seconds": time.perf_counter() - started}
+    if command["do"] == "reset":
+        contestant.reset(command["weights"])
+        _forget_peak()
+        return {}
     if command["do"] == "memory":
         return {"peak_mb": _memory("VmHWM")}
     if command["do"] == "inspect":
-        if command["reset"]:
-            contestant.reset()
         counts, arrays = contestant.inspect(command["batch"])
         np.savez(command["file"], **arrays)
         return counts
@@ -93,7 +95,7 @@ def _memory(field: str) -> float:
 
 
 def _forget_peak() -> None:
-    """Start the peak anew, so that it is that of the steps, not of the compiler; where Linux lets us."""
+    """Start the peak anew, so that it is that of the steps to come, not of the compiler; where Linux lets us."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -14,7 +14,7 @@ PRESETS: dict[str, Callable[[], Any]] = {**IMAGES, **PUZZLES, **INVERSE, **TEXT}
 
 def train(config: Any, *, is_quiet: bool = False, flags: Mapping[str, str] | None = None) -> int:
     """Trains, or continues, the run in `config.out`; returns and raises as `run.run` does."""
-    # Every room has its train beside its config. Not imported above: help and mistakes are answered at once.
-    room = type(config).__module__.rpartition(".")[0]
-    status: int = importlib.import_module(f"{room}.train").train(config, is_quiet=is_quiet, flags=flags)
+    # Every room says what it is beside its config. Not imported above: help and mistakes are answered at once.
+    package = type(config).__module__.rpartition(".")[0]
+    status: int = importlib.import_module(f"{package}.room").ROOM.train(config, is_quiet=is_quiet, flags=flags)
     return status

@@ -39,9 +39,16 @@ def reported_errors() -> Iterator[None]:
     except OSError as error:
         print(f"error: {reason(error)}.", file=sys.stderr)
         sys.exit(UserError.status)
-    except MemoryError:
-        print("error: there is not enough memory.", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("error: there is not enough memory; a smaller batch takes less.", file=sys.stderr)
         sys.exit(UserError.status)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of Python, of XLA on any device, or of a system that has none left for a thread."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error) or "start new thread" in str(error)

@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from benchmarks.training.exchange import Arrays, Problem, common_name, read
+from benchmarks.training.exchange import INITIAL, Arrays, Problem, common_name, read
 from benchmarks.training.ticks import count_calls, count_products, counts
 from deq_jax.nn import DEQClassifier
 from deq_jax.nn.cells import SMALL
@@ -143,13 +143,13 @@ class JaxContestant:
         model = build_model(self.problem, make_layer, stock=stock)
         state = create_state(model, optimizer)
         # Copies, because a step gives the arrays of its state away.
-        self.initial = lambda: jax.tree.map(jnp.copy, state._replace(params=with_arrays(state.params, self.weights)))
+        self.begun = lambda weights: jax.tree.map(jnp.copy, state._replace(params=with_arrays(state.params, weights)))
         self.train = jax.jit(make_train_step(model, classification_loss, optimizer), donate_argnums=0)
         self.reset()
 
-    def reset(self) -> None:
-        """Back to the first weights."""
-        self.state = self.initial()
+    def reset(self, weights: str = INITIAL) -> None:
+        """To other weights; see :class:`benchmarks.training.worker.Contestant`."""
+        self.state = self.begun(self.weights[weights])
 
     def step(self, k: int) -> None:
         """One training step; see :class:`benchmarks.training.worker.Contestant`."""

@@ -94,9 +94,9 @@ class TorchContestant:
         self.model.train()
         self.reset()
 
-    def reset(self) -> None:
-        """Back to the first weights."""
-        arrays = to_torch(self.weights, self.problem)
+    def reset(self, weights: str = INITIAL) -> None:
+        """To other weights; see :class:`benchmarks.training.worker.Contestant`."""
+        arrays = to_torch(self.weights[weights], self.problem)
         with torch.no_grad():
             for name, parameter in self._parameters().items():
                 parameter.copy_(torch.from_numpy(arrays[name]))
@@ -123,7 +123,7 @@ class TorchContestant:
         hook.remove()
         adjoint, self.watched.adjoint = self.watched.adjoint.grad, None
         grads = {name: parameter.grad.numpy().copy() for name, parameter in self._parameters().items()}
-        arrays = from_torch(grads, self.problem, self.weights)
+        arrays = from_torch(grads, self.problem, self.weights[INITIAL])
         arrays["z"] = channels_last(states[0].numpy())
         arrays["g"] = channels_last(adjoint.numpy())
         return dict(self.watched.counts), arrays

@@ -24,10 +24,10 @@ from benchmarks.training.worker import serve
 class Layer(nn.Module):
     """torchdeq's layer around a cell, started from zeros."""
 
-    def __init__(self, cell: nn.Module, problem: Problem):
+    def __init__(self, cell: nn.Module, problem: Problem, lam: float = 1e-4):
         super().__init__()
         self.f = cell
-        register_solver("anderson_m", functools.partial(anderson_solver, m=problem.m))
+        register_solver("anderson_m", functools.partial(anderson_solver, m=problem.m, lam=lam))
         self.solve = torchdeq.get_deq(
             ift=True,
             f_solver="anderson_m",

@@ -50,8 +50,13 @@ def require_usable(out: Path, config: Any, opener: str | None = None) -> None:
         raise UserError(
             f"checkpoint_dir {config.checkpoint_dir} holds something already; name a new or an empty folder."
         )
-    elif out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    elif out.exists() and not all(entry.name.startswith(".") or _is_left_over(entry) for entry in out.iterdir()):
         raise UserError(f"{out} holds files, but no run (no config.json); name a new or an empty folder.")
+
+
+def _is_left_over(entry: Path) -> bool:
+    """A save that was under way when the run's folder was removed may have made it again: nothing that is whole."""
+    return entry.name == "checkpoints" and entry.is_dir() and not any(entry.glob("*/seal.json"))
 
 
 def _holds_something(folder: str) -> bool:

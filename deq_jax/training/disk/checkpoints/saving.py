@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from deq_jax.training.devices.agreement import is_first
 from deq_jax.training.disk.checkpoints.places import place_of
 from deq_jax.training.disk.checkpoints.seal import form_of, seal
-from deq_jax.training.disk.files import sync, writing_to
+from deq_jax.training.disk.files import require_own, sync, writing_to
 from deq_jax.training.steps.step import TrainState
 
 KEPT = 3
@@ -57,6 +57,7 @@ class Writer:
             cleanup_tmp_directories=True,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
         )
+        require_own(run)
         with _in_our_words(run):
             self._manager = ocp.CheckpointManager(self._place, options=options)
 
@@ -67,6 +68,7 @@ class Writer:
             UserError: the folder cannot be written to, or could not be for the checkpoint before.
         """
         self.settle()
+        require_own(self._run)
         self._sealing = int(state.step), seconds, form_of(state)
         with _in_our_words(self._run):
             self._manager.save(int(state.step), args=ocp.args.StandardSave(state))
@@ -79,7 +81,8 @@ class Writer:
     def close(self) -> None:
         """Settles, and ends."""
         with _in_our_words(self._run):
-            self._manager.close()
+            self._manager.close()  # Orbax's thread is waited for even where nothing may be written any more
+        require_own(self._run)
         if is_first() and self._place.is_dir():
             sync(self._place)
 
@@ -112,28 +115,25 @@ def opened(
 
 @contextmanager
 def _in_our_words(run: Path) -> Iterator[None]:
-    """What Orbax raises becomes what `writing_to` makes of an OSError."""
-    number = None
-    with writing_to(run):
-        try:
-            yield
-        except (OSError, ValueError) as error:
-            number = _errno(error)
-            if number is None:
-                raise
-        # Past the `except`, so that nothing holds on to the exception: a future complains when it is collected.
-        if number is not None:
-            time.sleep(_SECONDS_OF_COMPLAINTS)
-            gc.collect()
-            raise OSError(number, os.strerror(number))
+    """What Orbax raises becomes what `writing_to` makes of an OSError, or of a folder that is lost."""
+    refused = None
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        refused = _number_and_words(error)
+    # Past the `except`, so that nothing holds on to the exception: a future complains when it is collected.
+    if refused is not None:
+        time.sleep(_SECONDS_OF_COMPLAINTS)
+        gc.collect()
+        with writing_to(run):
+            raise OSError(*refused)
 
 
-def _errno(error: OSError | ValueError) -> int | None:
-    """Of an OSError, or of TensorStore's ValueError, which has the number in its text."""
-    if isinstance(error, OSError):
-        return error.errno or errno.EIO
+def _number_and_words(error: Exception) -> tuple[int, str]:
+    """Of an OSError, or of TensorStore's ValueError, which has the number in its text; else in Orbax's own words."""
     found = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(found[1]) if found else None
+    number = int(found[1]) if found else getattr(error, "errno", None)
+    return (errno.EIO, str(error).split("\n")[0].rstrip(".")) if number is None else (number, os.strerror(number))
 
 
 @contextmanager
