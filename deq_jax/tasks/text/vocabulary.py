@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Integer
@@ -17,7 +17,8 @@ _PIECES = re.compile(r" ?\w+|\n[ \t]*|[^\w\s]|\s")
 """Words with the blank before them, lines' ends with the next one's indent, single signs: together all of a text."""
 
 
-class Vocabulary(NamedTuple):
+@dataclass(frozen=True)
+class Vocabulary:
     """What can be foretold: 256 bytes, then these pieces; without any, text is read as bytes, of whatever kind."""
 
     pieces: tuple[str, ...] = ()
