@@ -76,9 +76,7 @@ class LanguageModel(nnx.Module):
         inputs = jnp.moveaxis(self.embedded(jnp.asarray(tokens)), 1, 0)
         shapes = self.body.cells[0].mask_shapes(batch)
         masks = self.masks(*((segments, *shape) for shape in shapes))
-        reports = None if report is None else report if segments == 1 else _stacked(report)
-        if segments == 1 and reports is not None:
-            reports = jax.tree.map(lambda leaf: leaf[None], reports)
+        reports = None if report is None else _stacked((report,) if segments == 1 else report)
 
         def read(memories: Memories, given: tuple) -> tuple[Memories, tuple]:
             segment: Segment = self.body(given[0], memories, given[1], None, given[2])
@@ -98,7 +96,8 @@ class LanguageModel(nnx.Module):
         return lambda z: cell(z, x)
 
 
-def _stacked(reports: tuple[AdjointReport, ...]) -> AdjointReport:
+def _stacked(reports: tuple[AdjointReport | None, ...]) -> AdjointReport | None:
+    """One with an axis of segments; None in an evaluation."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *reports)
 
 
