@@ -1,6 +1,6 @@
 """Evaluates a run: python -m deq_jax.evaluate RUN [--checkpoint best] [--split test] [--tol 1e-4] [--data-dir DIR].
 
-Prints one JSON object. Of a run on puzzles or on inverse problems it has the task's metrics, and `--difficulty` and
+Prints one JSON object. Of a run on puzzles, text or inverse problems it has the task's metrics, and `--difficulty` and
 `--max-iter` may be other than they ever were in training: see `deq_jax.tasks.measuring`. Of one on images: `loss`,
 `accuracy`, `forward_iterations` (evaluations of f an image, on average),
 `forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
@@ -164,7 +164,7 @@ def _command(
         max_iter: Evaluations of f at most. None: the run's own.
         checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
         difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
-        problems: Puzzles of your own, a text file. None: generated ones.
+        problems: Puzzles, or a text, of your own: a file. None: those of the run.
     """
     return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems)
 
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> None:
             print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
             return
         if given.difficulty is not None or given.problems is not None:
-            raise UserError(f"--difficulty and --problems go with runs on puzzles; {given.run} holds none.")
+            raise UserError(f"--difficulty and --problems go with runs on puzzles or text; {given.run} holds none.")
         evaluation = evaluated(*given[:-2])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:

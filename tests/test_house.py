@@ -16,7 +16,14 @@ FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "deq_jax").rglob("*.py"))
 }
-PROGRAMS = ("deq_jax.training", "deq_jax.tasks", "deq_jax.predict", "deq_jax.evaluate", "deq_jax.export")
+PROGRAMS = (
+    "deq_jax.training",
+    "deq_jax.tasks",
+    "deq_jax.predict",
+    "deq_jax.evaluate",
+    "deq_jax.export",
+    "deq_jax.generate",
+)
 ENGINE = [name for name in FILES if name.startswith("deq_jax.training")]
 
 

@@ -53,6 +53,7 @@ RAISES_NOTHING = {
     "deq_jax.adjoint_report": "any number of samples has its zeros",
     "deq_jax.nn.ImageClassifier": "its parts raise",
     "deq_jax.nn.Layers": "its cells raise",
+    "deq_jax.nn.Memory": "a tuple",
     "deq_jax.nn.Stage": "a tuple",
     "deq_jax.plots.iterations": "any solution can be drawn",
     "deq_jax.plots.curves": "any run can be drawn",

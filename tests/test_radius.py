@@ -1,10 +1,10 @@
 import jax.numpy as jnp
 import numpy as np
+from deq_jax.training.steps.radius import make_radius_step
 from flax import nnx
 
 import deq_jax
 from deq_jax.training.disk import metrics
-from deq_jax.training.steps.radius import make_radius_step
 from deq_jax.training.task import Outcome
 
 

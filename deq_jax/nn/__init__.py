@@ -12,6 +12,7 @@ from deq_jax.nn import linen
 from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, ResNetCell
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
+from deq_jax.nn.dropout import DropoutMasks
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers, TiedLayers
 from deq_jax.nn.inverse import CorrectedGradientCell
 from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
@@ -26,8 +27,9 @@ from deq_jax.nn.monotone import (
 )
 from deq_jax.nn.pooling import average_pool, max_pool
 from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
+from deq_jax.nn.sequence import Memory, TransformerCell
 from deq_jax.nn.stem import Stage, Stem
-from deq_jax.nn.weight_normalisation import NormalisedConv
+from deq_jax.nn.weight_normalisation import NormalisedConv, NormalisedLinear
 
 __all__ = [
     "DEQ",
@@ -37,6 +39,7 @@ __all__ = [
     "CorrectedGradientCell",
     "DEQClassifier",
     "DenseMonotoneCell",
+    "DropoutMasks",
     "FeedForwardCell",
     "GroupNorm",
     "Head",
@@ -44,8 +47,10 @@ __all__ = [
     "InjectionCell",
     "Layers",
     "LinearHead",
+    "Memory",
     "MixingCell",
     "NormalisedConv",
+    "NormalisedLinear",
     "PreActivationCell",
     "RMSNorm",
     "RecallCell",
@@ -55,6 +60,7 @@ __all__ = [
     "Stem",
     "TiedLayers",
     "TiersMonotoneCell",
+    "TransformerCell",
     "average_pool",
     "certified_radius",
     "linen",

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Image
 from deq_jax.nn.layers import GroupNorm, uniform_by_fan_in
-from deq_jax.nn.weight_normalisation import make_conv, with_plain_convs
+from deq_jax.nn.weight_normalisation import make_conv, with_plain_layers
 
 SMALL = nnx.initializers.normal(0.01)
 """The chapter's N(0, 0.01²): the weights of a cell start smaller than those of ordinary layers."""
@@ -122,7 +122,7 @@ class ResNetCell(nnx.Module):
 
     def prepared(self) -> "ResNetCell":
         """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
-        return with_plain_convs(self)
+        return with_plain_layers(self)
 
 
 class PreActivationCell(nnx.Module):
@@ -180,7 +180,7 @@ class PreActivationCell(nnx.Module):
 
     def prepared(self) -> "PreActivationCell":
         """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
-        return with_plain_convs(self)
+        return with_plain_layers(self)
 
 
 class InjectionCell(nnx.Module):
@@ -239,4 +239,4 @@ class InjectionCell(nnx.Module):
 
     def prepared(self) -> "InjectionCell":
         """The cell to solve with; see [`deq_jax.nn.DEQ`][]."""
-        return with_plain_convs(self)
+        return with_plain_layers(self)

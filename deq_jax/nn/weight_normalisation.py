@@ -1,4 +1,4 @@
-"""Convolutions whose kernels have bounded norms, made once outside the solve."""
+"""Layers whose weights have a direction and a norm of their own, and are made of both once, outside the solve."""
 
 import functools
 import math
@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Convolved, Image, Kernel
+from deq_jax.nn.convolution import Convolved, Image
 from deq_jax.nn.layers import Conv, along_channels
 from deq_jax.settings import check_positive
 
@@ -83,9 +83,9 @@ class NormalisedConv(nnx.Module):
         )
 
 
-def bounded_kernel(v: Kernel, gain: Float[Array, " out_channels"]) -> Kernel:
-    """``gain · v / ‖v‖₂`` for each output channel; zero where ``v`` is."""
-    squared = jnp.sum(v * v, axis=(0, 1, 2))
+def bounded_kernel(v: Float[Array, "*inner out"], gain: Float[Array, " out"]) -> Float[Array, "*inner out"]:
+    """``gain · v / ‖v‖₂`` for each output, the last axis; zero where ``v`` is."""
+    squared = jnp.sum(v * v, axis=tuple(range(v.ndim - 1)))
     return v * along_channels(gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)), v)
 
 
@@ -97,15 +97,71 @@ def of_norm(v: Float[Array, "..."], gain: Float[Array, ""]) -> Float[Array, "...
     return v * (gain * jax.lax.rsqrt(jnp.maximum(jnp.sum(v * v), jnp.finfo(v.dtype).tiny)))
 
 
-def with_plain_convs[Cell: nnx.Module](cell: Cell) -> Cell:
-    """The cell itself, or where it has any `NormalisedConv`, a copy with plain convolutions in their places."""
-    names = [name for name, layer in vars(cell).items() if isinstance(layer, NormalisedConv)]
-    if not names:
+class NormalisedLinear(nnx.Module):
+    """A matrix product by ``w = g · v / ‖v‖₂``, the norm that of each output's column, and a bias.
+
+    Args:
+        in_features: features of the input ``[batch, ..., in_features]``.
+        out_features: features of the output.
+        use_bias: whether to add a bias, zero at first.
+        param_dtype: dtype of the parameters.
+        rngs: where the initial values are drawn from; ``v`` from N(0, 1/in_features), and ``g`` starts as its norm.
+
+    Raises:
+        ValueError: when called: the input has other features.
+
+    Source: Salimans and Kingma, "Weight normalization", 2016, equation 2.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool = True,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        drawn = nnx.initializers.lecun_normal()(rngs.params(), (in_features, out_features), param_dtype)
+        self.kernel = nnx.Param(drawn)
+        self.gain = nnx.Param(jnp.linalg.norm(drawn, axis=0))
+        self.bias = nnx.Param(jnp.zeros(out_features, param_dtype)) if use_bias else None
+
+    def __call__(self, x: Float[Array, "batch *places in_features"]) -> Float[Array, "batch *places out_features"]:
+        """The product with ``[batch, ..., in_features]``."""
+        return self.plain()(x)
+
+    def plain(self) -> nnx.Linear:
+        """The plain layer that this one computes; gradients of its kernel reach ``v`` and ``g``."""
+        into, out = self.kernel.shape
+        kernel = bounded_kernel(self.kernel[...], self.gain[...])
+        bias = None if self.bias is None else self.bias[...]
+        return nnx.Linear(
+            into,
+            out,
+            use_bias=bias is not None,
+            kernel_init=lambda *_: kernel,
+            bias_init=lambda *_: bias,
+            param_dtype=kernel.dtype,
+            rngs=nnx.Rngs(0),  # draws nothing
+        )
+
+
+def with_plain_layers[Cell: nnx.Module](cell: Cell) -> Cell:
+    """The cell itself, or where parts of it have a ``plain()``, a copy with what that gives in their places."""
+    if not any(hasattr(part, "plain") for _, part in nnx.iter_modules(cell)):
         return cell
     copy = nnx.merge(*nnx.split(cell))
-    for name in names:
-        setattr(copy, name, getattr(copy, name).plain())
+    _make_plain(copy)
     return copy
+
+
+def _make_plain(module: nnx.Module) -> None:
+    for name, part in list(nnx.iter_children(module)):
+        if hasattr(part, "plain"):
+            setattr(module, str(name), part.plain())
+        elif isinstance(part, nnx.Module | nnx.List):
+            _make_plain(part)
 
 
 def make_conv(

@@ -1,4 +1,4 @@
-"""What a run of generated problems achieves, however hard they are made and however far they are solved.
+"""What a run of generated problems, or on text, achieves, however hard they are and however far they are solved.
 
 `measured_run` gives `loss`, the task's metrics (`exact`, the share of problems wholly right, among those of puzzles),
 `forward_iterations` (evaluations of f a problem, on average), `forward_residual`, `converged`, `count`, `step`, what
@@ -22,7 +22,7 @@ from deq_jax.training.steps.evaluation import evaluate
 from deq_jax.training.steps.solving import in_precision
 from deq_jax.training.steps.step import make_eval_step
 
-MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task")
+MEASURED = ("deq_jax.tasks.puzzles.task", "deq_jax.tasks.inverse.task", "deq_jax.tasks.text.task")
 """The tasks that are measured so, as config.json names them."""
 
 
@@ -43,7 +43,7 @@ def measured_run(
     """
     if data_dir is not None or split != "test":
         raise UserError(
-            "--data-dir and --split go with runs on images; these problems are generated, none comes twice."
+            "--data-dir and --split go with runs on images; what this run learns from is drawn anew in every step."
         )
     room = importlib.import_module(opener_of(run) or "")
     config = with_solve(read_config(run, room.Config), tol, max_iter)

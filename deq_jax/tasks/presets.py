@@ -7,8 +7,9 @@ from typing import Any
 from deq_jax.tasks.images.presets import PRESETS as IMAGES
 from deq_jax.tasks.inverse.presets import PRESETS as INVERSE
 from deq_jax.tasks.puzzles.presets import PRESETS as PUZZLES
+from deq_jax.tasks.text.presets import PRESETS as TEXT
 
-PRESETS: dict[str, Callable[[], Any]] = {**IMAGES, **PUZZLES, **INVERSE}
+PRESETS: dict[str, Callable[[], Any]] = {**IMAGES, **PUZZLES, **INVERSE, **TEXT}
 
 
 def train(config: Any, *, is_quiet: bool = False, flags: Mapping[str, str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""Text: what comes next, byte by byte or token by token."""
