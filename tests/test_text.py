@@ -150,7 +150,9 @@ def test_it_writes_on_alike_for_a_seed_and_says_what_it_took(run, capsys):
 def test_the_likeliest_is_no_matter_of_the_seed(tmp_path):
     config = tiny(tmp_path / "run", model={"kind": "layers"})
     writer = Writer(built(config), Vocabulary(), positions=9)
-    drawn = [[w.number for w in written(writer, [65], 6, temperature=t, seed=s)] for t, s in ((0, 0), (0, 1), (1, 0))]
+    drawn = [
+        [w.number for w in written(writer, [65], 6, temperature=t, seed=s)] for t, s in ((0.0, 0), (0.0, 1), (1.0, 0))
+    ]
     assert drawn[0] == drawn[1] != drawn[2]
 
 

@@ -48,7 +48,7 @@ class Vocabulary:
         """Bytes of each."""
         return np.array([1] * 256 + [len(piece.encode()) for piece in self.pieces])
 
-    def decoded(self, numbers: Iterable[int]) -> bytes:
+    def decoded(self, numbers: Numbers | Iterable[int]) -> bytes:
         """The text of these numbers."""
         return b"".join(self.pieces[n - 256].encode() if n >= 256 else bytes([n]) for n in map(int, numbers))
 
