@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import jaxtyping
 import pytest
 
-from deq_jax.nn.layers import group_norm
+from deq_jax.nn.normalisation import group_norm
 
 ROOT = Path(__file__).parents[1]
 FILES = {

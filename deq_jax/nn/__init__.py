@@ -15,7 +15,7 @@ from deq_jax.nn.deq import DEQ
 from deq_jax.nn.dropout import DropoutMasks
 from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers, TiedLayers
 from deq_jax.nn.inverse import CorrectedGradientCell
-from deq_jax.nn.layers import BatchNorm, Conv, GroupNorm
+from deq_jax.nn.layers import Conv
 from deq_jax.nn.monotone import (
     ConvMonotoneCell,
     DenseMonotoneCell,
@@ -25,6 +25,7 @@ from deq_jax.nn.monotone import (
     certified_radius,
     lipschitz_bound,
 )
+from deq_jax.nn.normalisation import BatchNorm, GroupNorm
 from deq_jax.nn.pooling import average_pool, max_pool
 from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.sequence import Memory, TransformerCell

@@ -9,7 +9,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import GroupNorm, uniform_by_fan_in
+from deq_jax.nn.layers import uniform_by_fan_in
+from deq_jax.nn.normalisation import GroupNorm
 from deq_jax.nn.weight_normalisation import make_conv, with_plain_layers
 
 SMALL = nnx.initializers.normal(0.01)

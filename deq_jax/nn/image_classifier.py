@@ -13,7 +13,8 @@ from deq_jax.gradients.adjoint import AdjointReport
 from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ, at_injection
 from deq_jax.nn.initial_state import initial_state
-from deq_jax.nn.layers import BatchNorm, uniform_by_fan_in
+from deq_jax.nn.layers import uniform_by_fan_in
+from deq_jax.nn.normalisation import BatchNorm
 from deq_jax.nn.pooling import average_pool, check_divides
 from deq_jax.settings import whole_number
 from deq_jax.solution import Solution, Status

@@ -7,7 +7,8 @@ import jax
 from flax import nnx
 
 from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import BatchNorm, Conv, Resized
+from deq_jax.nn.layers import Conv, Resized
+from deq_jax.nn.normalisation import BatchNorm
 from deq_jax.nn.pooling import average_pool, check_divides
 
 
