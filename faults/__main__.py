@@ -73,7 +73,7 @@ def table(rows: Sequence[tuple[str, int, int]]) -> str:
 def main(arguments: Sequence[str]) -> int:
     """The command line; 1 where something was not survived."""
     parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
-    parser.add_argument("--faults", type=int, default=len(KINDS) * 12)
+    parser.add_argument("--faults", type=int, default=300)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--workers", type=int, default=max(1, len(os.sched_getaffinity(0))))
     parser.add_argument("--only", choices=["settings", "trainings"])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.groups import DataConfig, ModelConfig
+from deq_jax.training.disk import metrics
 from deq_jax.training.settings.solves import SolverConfig
 
 # What tiny(out) is on the command line, after the preset's name.
@@ -43,15 +44,17 @@ def tiny(out: Path, **changes) -> Config:
 
 
 def records(run: Path) -> list[dict]:
-    """The lines of a run's metrics.jsonl, read as strictly as any other JSON reader would."""
+    """The lines of a run's metrics.jsonl but their checksums, read as strictly as any other JSON reader would."""
 
     def refuse(constant):
         raise ValueError(f"{constant} is not JSON")
 
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=refuse) for line in lines]
+    found = [json.loads(line, parse_constant=refuse) for line in lines]
+    return [{name: value for name, value in line.items() if name != metrics.CHECKSUM} for line in found]
 
 
 def without_times(records: list[dict]) -> list[dict]:
     """Lines as far as they are the same in every repeat."""
-    return [{name: value for name, value in record.items() if "seconds" not in name} for record in records]
+    timed = ("seconds", "step_seconds")
+    return [{name: value for name, value in record.items() if name not in timed} for record in records]

@@ -73,7 +73,7 @@ def test_options_and_keys_that_the_page_on_training_names_exist():
     table = page[page.index("| key |") :].split("\n\n")[0]
     named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
     assert sorted(named) == sorted(
-        [*metrics.KEYS, "accuracy", *metrics.SHARES, *metrics.STABILITY, "skipped", "step_seconds"]
+        [*metrics.KEYS, "accuracy", *metrics.SHARES, *metrics.STABILITY, "skipped", "step_seconds", metrics.CHECKSUM]
     )
 
 

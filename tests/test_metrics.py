@@ -1,4 +1,5 @@
 import json
+import zlib
 
 import jax.numpy as jnp
 import pytest
@@ -123,6 +124,36 @@ def test_a_damaged_line_never_ends_a_run_and_is_told(tmp_path, damaged, capsys):
     assert (tmp_path / "metrics-0.jsonl").read_text() == content
 
 
+def test_no_flipped_bit_makes_another_record(tmp_path, capsys):
+    """Most flips of a digit are a digit again, or a number all the same."""
+    path = tmp_path / "metrics.jsonl"
+    metrics.append(path, train_line(1, loss=4.0))
+    metrics.append(path, train_line(2))
+    content, told = path.read_bytes(), 0
+    for place in range(8 * content.index(b"\n")):
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        found = metrics.read(path)
+        told += "has damaged lines, left out here: " in capsys.readouterr().err
+        assert found in ([train_line(2)], [train_line(1, loss=4.0), train_line(2)])
+    assert told == 8 * content.index(b"\n")
+
+
+def test_a_line_ends_in_the_checksum_of_the_rest(tmp_path):
+    metrics.append(tmp_path / "metrics.jsonl", train_line(1))
+    checksum = f"{zlib.crc32(json.dumps(train_line(1)).encode()):08x}"
+    assert (tmp_path / "metrics.jsonl").read_text() == json.dumps(train_line(1) | {"crc32": checksum}) + "\n"
+
+
+def test_a_line_that_another_program_has_formatted_is_whole(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    metrics.append(path, train_line(1))
+    path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")) + "\n")
+    assert metrics.read(path) == [train_line(1)]
+    assert not capsys.readouterr().err
+
+
 def test_lines_that_tell_of_a_step_again_are_told(tmp_path, capsys):
     """As where two runs have mixed."""
     path = tmp_path / "metrics.jsonl"
@@ -137,9 +168,9 @@ def test_what_others_have_written_as_nan_is_null(tmp_path):
     assert metrics.read(tmp_path / "metrics.jsonl") == [train_line(1) | {"loss": None}]
 
 
-def test_lines_without_the_newer_fields_are_whole(tmp_path):
+def test_lines_without_a_checksum_are_whole(tmp_path):
     """A run may be continued by a later version."""
-    metrics.append(tmp_path / "metrics.jsonl", train_line(1))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(train_line(1)) + "\n")
     assert metrics.read(tmp_path / "metrics.jsonl") == [train_line(1)]
 
 

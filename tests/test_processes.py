@@ -1,4 +1,3 @@
-import json
 import os
 import signal
 import socket
@@ -12,7 +11,7 @@ import pytest
 
 from deq_jax.training import UserError
 from deq_jax.training.devices.places import Place, place_of, without_flags
-from tests.runs import without_times
+from tests.runs import records, without_times
 
 ROOT = Path(__file__).parents[1]
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "n[0-1]", "SLURM_NTASKS": "2"}
@@ -50,16 +49,12 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
-def lines(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
 def test_two_processes_train_what_one_does_and_go_on_where_one_was_killed(tmp_path):
     statuses, said = ended(start_both(tmp_path / "two", "--epochs", 6))
     assert statuses == [0, 0], said
     (status,), said = ended([start(tmp_path / "one", 0, 0, "--epochs", 6, processes=1)])
     assert status == 0, said
-    two, one = (without_times(lines(tmp_path / name)) for name in ("two", "one"))
+    two, one = (without_times(records(tmp_path / name)) for name in ("two", "one"))
     np.testing.assert_allclose([line["loss"] for line in two], [line["loss"] for line in one], rtol=1e-4)
 
     both = start_both(tmp_path / "killed", "--epochs", 6, "--slow", 5)
@@ -72,7 +67,7 @@ def test_two_processes_train_what_one_does_and_go_on_where_one_was_killed(tmp_pa
     assert "another process of this run has ended" in said or "another task died" in said
     statuses, said = ended(start_both(tmp_path / "killed", "--epochs", 6))
     assert statuses == [0, 0], said
-    assert without_times(lines(tmp_path / "killed")) == two
+    assert without_times(records(tmp_path / "killed")) == two
 
 
 def test_a_process_with_another_seed_is_named(tmp_path):

@@ -5,12 +5,14 @@ Every line has the keys of `KEYS`, and after `loss` those of the task's own metr
 those solves that there were. Steps with a penalty add its value, unweighted; evaluations add the mean and the largest
 spectral radius of ∂f/∂z over some samples. A value that is not finite, or of `KEYS` one that an evaluation does not
 measure, is null: the file is strict JSON. Steps and epochs count from 1: `step` is the number of updates made,
-`epoch` the one that the last of them belongs to.
+`epoch` the one that the last of them belongs to. `crc32`, last in a line of the file, is the checksum of the rest, by
+which a digit that has changed on the disk is known; records that are read do not have it.
 """
 
 import json
 import math
 import sys
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +27,8 @@ SOLVES = ("forward_iterations", "forward_residual", "adjoint_iterations", "adjoi
 KEYS = ("kind", "step", "epoch", "loss", *SOLVES, "seconds")
 SHARES = ("forward_converged", "adjoint_converged")
 STABILITY = ("penalty", "spectral_radius", "spectral_radius_max")
+
+CHECKSUM = "crc32"
 
 Record = dict[str, Any]
 _HUGE = 1e300
@@ -61,7 +65,7 @@ def train_means(metrics: TrainMetrics) -> dict[str, float]:
 def append(path: Path, record: Record) -> None:
     """Adds one line, whole, to the end of the file."""
     with writing_to(path.parent), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, allow_nan=False) + "\n")
+        file.write(_written(record))
 
 
 def read(path: Path) -> list[Record]:
@@ -97,7 +101,7 @@ def drop_after(path: Path, step: int) -> None:
                 f"warning: {path if faults else path.parent} {why}, the former metrics are in {aside.name}.",
                 file=sys.stderr,
             )
-        write_atomically(path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in kept))
+        write_atomically(path, "".join(map(_written, kept)))
 
 
 def _read(path: Path) -> tuple[list[Record], dict[str, list[int]]]:
@@ -119,19 +123,29 @@ def _read(path: Path) -> tuple[list[Record], dict[str, list[int]]]:
     return list(records.values()), {what: numbers for what, numbers in faults.items() if numbers}
 
 
+def _written(record: Record) -> str:
+    return json.dumps(record | {CHECKSUM: _checksum(record)}, allow_nan=False) + "\n"
+
+
+def _checksum(record: Record) -> str:
+    """Of the values rather than of the text, which other programs may have formatted again."""
+    return f"{zlib.crc32(json.dumps(record).encode()):08x}"
+
+
 def _parsed(text: str) -> Record | None:
     """The record of a line; None where it is damaged."""
     try:
         record = json.loads(text, parse_constant=lambda word: None)
+        checksum = record.pop(CHECKSUM, None)  # an older version, or another program, writes none
         is_whole = (
-            isinstance(record, dict)
+            checksum in (None, _checksum(record))
             and record.keys() >= set(KEYS)
             and record["kind"] in KINDS
             and all(type(record[name]) is int and 0 < record[name] < _HUGE for name in ("step", "epoch"))
             and record["seconds"] is not None
             and all(_is_number(value) for name, value in record.items() if name != "kind")
         )
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
     return record if is_whole else None
 
