@@ -77,6 +77,13 @@ def test_options_and_keys_that_the_page_on_training_names_exist():
     )
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_no_block_is_wider_than_the_site_s_column(page):
+    """docs/theme/extra.css makes room for 120 characters."""
+    for block in re.findall(r"^```.*?^```", text_of(page), re.DOTALL | re.MULTILINE):
+        assert max(map(len, block.splitlines())) <= 120
+
+
 def test_there_are_blocks():
     assert sum(len(blocks(page)) for page in PAGES) >= 15
 
