@@ -23,9 +23,9 @@ from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.states.norms import sample_unit
 from deq_jax.states.pairs import state_of
-from deq_jax.states.per_sample import check_marks, unmarked
+from deq_jax.states.per_sample import Narrowable, check_marks, pushed_at, rows_at, transposed_at, unmarked
 from deq_jax.states.single import batch_of_one, only_problem
-from deq_jax.states.trees import batch_size, flatten_samples, matched, restore_samples, sample_scale
+from deq_jax.states.trees import Rows, batch_size, flatten_samples, matched, restore_samples, sample_scale
 
 
 @overload
@@ -125,31 +125,62 @@ def fixed_point_jvp(
     solution = lax.stop_gradient(solution)
 
     @jax.custom_jvp
-    def differentiable(z_star: PyTree, status: Int[Array, " batch"], held: list, args: tuple, closure: list) -> PyTree:
-        del status, held, args, closure
+    def differentiable(
+        z_star: PyTree, status: Int[Array, " batch"], held: list, narrow: list, args: tuple, closure: list
+    ) -> PyTree:
+        del status, held, narrow, args, closure
         return z_star
 
     @differentiable.defjvp
     def push_forward(primals: tuple, tangents: tuple) -> tuple[PyTree, PyTree]:
-        _, status, held, args, closure = primals
+        _, status, held, narrow, args, closure = primals
         _, linear_solver = given(held)
         z_star = differentiable(*primals)
-        _, b = jax.jvp(lambda args, closure: apply(z_star, args, closure), (args, closure), tangents[3:])
+        _, b = jax.jvp(lambda args, closure: apply(z_star, args, closure), (args, closure), tangents[4:])
+        at_z_star = in_groups(lambda z: apply(z, args, closure), *lax.stop_gradient((args, narrow)))
 
         def residual(t: PyTree) -> PyTree:
             """The linear map ``(I − ∂f/∂z) t``."""
             _, jt = jax.jvp(lambda z: apply(z, args, closure), (z_star,), (t,))
             return jax.tree.map(jnp.subtract, t, jt)
 
-        def invert(linear: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
-            # In units of b, as the adjoint is solved in those of y: both may be too small to square.
-            flat = flatten_samples(b)
-            unit = sample_unit(flat)
-            b = restore_samples(sample_scale(flat, 1 / unit), b)
-            t = linear_solver(lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, linear(t), b), b).value
-            return restore_samples(sample_scale(flatten_samples(t), unit), t)
-
+        # What solves is not differentiated, only what it solves: JAX differentiates `residual`.
+        forward, backward = (
+            _solve_by(linear_solver, product(at_z_star, lax.stop_gradient(z_star)))
+            for product in (pushed_at, transposed_at)
+        )
         b = where_solved(status, b)
-        return z_star, lax.custom_linear_solve(residual, b, invert, transpose_solve=invert)
+        return z_star, lax.custom_linear_solve(residual, b, forward, transpose_solve=backward)
 
-    return solution._replace(value=differentiable(solution.value, solution.status, held, args, closure))
+    return solution._replace(
+        value=differentiable(solution.value, solution.status, held, lax.stop_gradient(narrow), args, closure)
+    )
+
+
+def _solve_by(
+    solver: Solver, product: Callable[[PyTree], PyTree]
+) -> Callable[[Callable[[PyTree], PyTree], PyTree], PyTree]:
+    """How ``t = product(t) + b`` is solved, where JAX gives ``residual(t) = t − product(t)`` of the whole batch."""
+
+    def solve(residual: Callable[[PyTree], PyTree], b: PyTree) -> PyTree:
+        # In units of b, as the adjoint is solved in those of y: both may be too small to square.
+        flat = flatten_samples(b)
+        unit = sample_unit(flat)
+        b = restore_samples(sample_scale(flat, 1 / unit), b)
+
+        def step(residual: Callable[[PyTree], PyTree], b: PyTree) -> Callable[[PyTree], PyTree]:
+            return lambda t: jax.tree.map(lambda t, r, b: t - r + b, t, residual(t), b)
+
+        f = step(residual, b)
+        if isinstance(product, Narrowable):
+            of_rows = product.for_rows
+
+            def residual_of(rows: Rows) -> Callable[[PyTree], PyTree]:
+                product = of_rows(rows)
+                return lambda t: jax.tree.map(jnp.subtract, t, product(t))
+
+            f = Narrowable(f, lambda rows: step(residual_of(rows), rows_at(b, rows)))
+        t = solver(f, b).value
+        return restore_samples(sample_scale(flatten_samples(t), unit), t)
+
+    return solve

@@ -128,19 +128,6 @@ def test_within_other_transformations():
         np.testing.assert_allclose(whole, groups, rtol=1e-3, atol=1e-3)
 
 
-def test_the_sibling_for_forward_mode():
-    solver = functools.partial(deq_jax.anderson, tol=1e-5, max_iter=80)
-    z0, x, weight = problem()
-
-    def solved(mark):
-        return jax.jvp(
-            lambda w: deq_jax.fixed_point_jvp(cell, z0, mark(x), w, solver=solver).value, (weight,), (weight,)
-        )
-
-    whole, groups = both(solved)
-    np.testing.assert_allclose(whole, groups, rtol=1e-4, atol=1e-4)
-
-
 @pytest.mark.parametrize("batch", [0, 1, 7, 8, 16, 19])
 def test_a_batch_of_any_size(batch):
     solver = functools.partial(deq_jax.anderson, tol=1e-4, max_iter=60)

@@ -113,10 +113,7 @@ def check_marks(args: tuple, batch: Batch | None) -> None:
 
 def rows_of(args: tuple, marks: tuple[bool, ...], rows: Rows) -> tuple:
     """The arguments for some samples: the rows of those that are marked, and all of the others."""
-    return tuple(
-        jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], arg) if mark else arg
-        for arg, mark in zip(args, marks, strict=True)
-    )
+    return tuple(rows_at(arg, rows) if mark else arg for arg, mark in zip(args, marks, strict=True))
 
 
 class Narrowable:
@@ -148,9 +145,28 @@ def transposed_at(
         _, transposed = jax.vjp(f, z)
         return lambda g: transposed(g)[0]
 
+    return _at(at, f, z)
+
+
+def pushed_at(f: Callable[[PyTree], PyTree], z: PyTree) -> Callable[[PyTree], PyTree]:
+    """The Jacobian-vector product ``t ↦ (∂f/∂z) t`` at ``z``; for some samples, too, where ``f`` is."""
+    return _at(lambda f, z: lambda t: jax.jvp(f, (z,), (t,))[1], f, z)
+
+
+def _at(
+    linear_map: Callable[[Callable[[PyTree], PyTree], PyTree], Callable[[PyTree], PyTree]],
+    f: Callable[[PyTree], PyTree],
+    z: PyTree,
+) -> Callable[[PyTree], PyTree]:
+    whole = linear_map(f, z)
     if not isinstance(f, Narrowable):
-        return at(f, z)
-    return Narrowable(at(f, z), lambda rows: at(f.for_rows(rows), jax.tree.map(lambda leaf: leaf[rows], z)))
+        return whole
+    return Narrowable(whole, lambda rows: linear_map(f.for_rows(rows), rows_at(z, rows)))
+
+
+def rows_at(tree: PyTree, rows: Rows) -> PyTree:
+    """Of arrays whose leading axis is the batch, the rows of some samples."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], tree)
 
 
 def _transposed_anew(f: Callable[[PyTree], PyTree], z: PyTree, g: PyTree) -> PyTree:
