@@ -12,16 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.features.questions import (
+    GAINS,
     MAX_ITER,
     START,
     TOL,
+    TURN,
     W,
     X,
     answer,
     close,
     derivative,
     exact,
+    is_named,
     leaving,
+    spared,
     stayed,
 )
 
@@ -90,6 +94,31 @@ class Library:
         bad[1] = np.nan
         return close(self.solve(jnp.asarray(W), jnp.asarray(bad))[::2], exact()[0][::2])
 
+    def solve_gains(self, f: Callable, gain: jax.Array) -> jax.Array:
+        """Solves ``z = f(z, gain)`` for samples ``z [n, 20]``, ``gain [n, 1]``; the evaluations of each."""
+        raise NotImplementedError
+
+    def finished(self) -> bool:
+        seen: list[int] = []
+
+        def f(z: jax.Array, gain: jax.Array) -> jax.Array:
+            # Of a mapped function it is called for each sample, and else for a batch of so many.
+            jax.debug.callback(lambda z: seen.append(z.size // 20), z)
+            return gain * (z @ TURN) + 1
+
+        evaluations = jax.jit(functools.partial(self.solve_gains, f))(jnp.asarray(GAINS)[:, None])
+        jax.effects_barrier()
+        return spared(sum(seen), evaluations.tolist())
+
+    def monotone(self) -> bool:
+        return is_named(self.name, "monotone", "peaceman", "forward_backward")
+
+    def multiscale(self) -> bool:
+        return is_named(self.name, "multiscale")
+
+    def sequence(self) -> bool:
+        return is_named(self.name, "transformer")
+
     def jacobian_penalty(self) -> bool:
         return self.has("jacobian_penalty", "jac_reg") and self.has("spectral_radius", "power_method")
 
@@ -128,6 +157,12 @@ class DeqJax(Library):
         )
         return super().forward_mode()
 
+    def solve_gains(self, f: Callable, gain: jax.Array) -> jax.Array:
+        import deq_jax
+
+        z0 = jnp.zeros((len(gain), 20))
+        return deq_jax.fixed_point(f, z0, deq_jax.per_sample(gain), solver=self.settings()).iterations
+
     def best(self) -> bool:
         import deq_jax
 
@@ -164,6 +199,9 @@ class Jaxopt(Library):
     def solve_closed_over(self, W: jax.Array, x: jax.Array) -> jax.Array:
         return self.run(lambda z, x: cell(z, x, W), x).params
 
+    def solve_gains(self, f: Callable, gain: jax.Array) -> jax.Array:
+        return self.run(lambda z, x: f(z, x[:1]), jnp.broadcast_to(gain, (len(gain), 20))).state.iter_num
+
     def best(self) -> bool:
         import jaxopt
 
@@ -195,6 +233,10 @@ class Optimistix(Library):
 
     def solve_closed_over(self, W: jax.Array, x: jax.Array) -> jax.Array:
         return self.run(lambda z, args: cell(z, args[0], W), x, None).value
+
+    def solve_gains(self, f: Callable, gain: jax.Array) -> jax.Array:
+        gains = jnp.broadcast_to(gain, (len(gain), 20))
+        return self.run(lambda z, args: f(z, args[0][:1]), gains, None).stats["num_steps"]
 
     def best(self) -> bool:
         import optimistix

@@ -9,16 +9,20 @@ import numpy as np
 import torch
 
 from benchmarks.features.questions import (
+    GAINS,
     MAX_ITER,
     START,
     TOL,
+    TURN,
     W,
     X,
     answer,
     close,
     derivative,
     exact,
+    is_named,
     leaving,
+    spared,
     stayed,
 )
 
@@ -47,20 +51,38 @@ class Library:
         return close((squared.numpy() / W.size).sum(), derivative(self.gradient), 1e-4)
 
     def forward_mode(self) -> bool:
-        solve = lambda x: self.solve(torch.tensor(W), x)
+        w = torch.tensor(W, requires_grad=True)
+        solve = lambda x: self.solve(w, x)
         _, tangent = torch.func.jvp(solve, (torch.tensor(X),), (torch.ones_like(torch.tensor(X)),))
         h = 1e-5
         up, down = (solve(torch.tensor(X + sign * h)) for sign in (1, -1))
         return close(tangent.detach(), (up - down).detach() / (2 * h), 1e-4)
 
     def neighbours(self) -> bool:
-        together = self.solve(torch.tensor(W), torch.tensor(X)).detach()
-        return close(self.solve(torch.tensor(W), torch.tensor(X[:1])).detach(), together[:1], 1e-12)
+        w = torch.tensor(W, requires_grad=True)  # the chapter's layer wants something that has a gradient
+        together = self.solve(w, torch.tensor(X)).detach()
+        return close(self.solve(w, torch.tensor(X[:1])).detach(), together[:1], 1e-12)
 
     def nan(self) -> bool:
         bad = X.copy()
         bad[1] = np.nan
-        return close(self.solve(torch.tensor(W), torch.tensor(bad)).detach()[::2], exact()[0][::2])
+        w = torch.tensor(W, requires_grad=True)
+        return close(self.solve(w, torch.tensor(bad)).detach()[::2], exact()[0][::2])
+
+    def solve_gains(self, f: Callable, z0: torch.Tensor) -> None:
+        """Solves ``z = f(z)`` for samples like ``z0``."""
+        raise NotImplementedError
+
+    def finished(self) -> bool:
+        seen: list[int] = []
+
+        def f(z: torch.Tensor) -> torch.Tensor:
+            seen.append(len(z))
+            flat = torch.tensor(GAINS)[: len(z), None] * (z.reshape(len(z), -1) @ torch.tensor(TURN)) + 1
+            return flat.reshape(z.shape)
+
+        self.solve_gains(f, torch.zeros(len(GAINS), 20, dtype=torch.float64))
+        return spared(sum(seen), [len(seen)])
 
 
 class Torchdeq(Library):
@@ -76,6 +98,18 @@ class Torchdeq(Library):
 
     def solve(self, W: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return self.run(lambda z: torch.tanh(z @ W + x), torch.zeros_like(x))[0][-1]
+
+    def solve_gains(self, f: Callable, z0: torch.Tensor) -> None:
+        self.run(f, z0)
+
+    def monotone(self) -> bool:
+        return is_named("torchdeq", "monotone", "peaceman", "forward_backward")
+
+    def multiscale(self) -> bool:
+        return is_named("torchdeq", "multiscale")
+
+    def sequence(self) -> bool:
+        return is_named("torchdeq", "transformer")
 
     def anderson(self) -> bool:
         from torchdeq.solver import get_solver
@@ -140,6 +174,11 @@ class Chapter(Library):
     def solve(self, W: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return self.layer(W)(x[:, :, None, None].contiguous())[:, :, 0, 0]
 
+    def solve_gains(self, f: Callable, z0: torch.Tensor) -> None:
+        from benchmarks.training.contestants import chapter
+
+        chapter.anderson(f, z0[:, :, None, None], max_iter=MAX_ITER, tol=TOL, lam=1e-12)
+
     def anderson(self) -> bool:
         from benchmarks.training.contestants import chapter
 
@@ -151,6 +190,7 @@ class Chapter(Library):
 
     # One residual of the whole batch decides, the last iterate is returned, and a loop over epochs is all the training.
     broyden = phantom = best = per_sample = jacobian_penalty = training = absent
+    monotone = multiscale = sequence = absent
 
     def backward_report(self) -> bool:
         layer = self.layer(torch.tensor(W, requires_grad=True))

@@ -4,11 +4,13 @@ A library answers by a class that has a method for every name of ``QUESTIONS``. 
 """
 
 import contextlib
+import importlib
 import io
 import json
+import pkgutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +27,12 @@ QUESTIONS = {
     "nan": "A sample of NaN leaves the others' answers alone",
     "best": "The best iterate is kept",
     "per_sample": "Residual and evaluations of each sample",
+    "finished": "Samples that have converged are evaluated no more",
     "backward_report": "The backward solve reports itself",
     "jacobian_penalty": "Jacobian penalty and spectral radius",
+    "monotone": "Monotone cells, or the splittings that solve them",
+    "multiscale": "A multiscale cell",
+    "sequence": "A Transformer's cell",
     "training": "Training program: data, logs, checkpoints, resume",
 }
 
@@ -64,6 +70,27 @@ def leaving(z: Any) -> Any:
 def stayed(z: float) -> bool:
     """Whether what a solver returned is as good as where it started."""
     return abs(leaving(z) - z) <= 3.9 * abs(leaving(START) - START)
+
+
+GAINS = np.linspace(0.05, 0.95, 32)
+TURN = np.linalg.qr(rng.normal(size=(20, 20)))[0]
+"""Solve ``z = gain · z TURN + 1`` for a sample of each gain, from easy to stiff."""
+
+
+def spared(evaluated: int, evaluations: Sequence[int]) -> bool:
+    """Whether samples were evaluated less often in all than the slowest of them, times how many they are."""
+    return evaluated < 0.8 * len(GAINS) * max(evaluations)
+
+
+def is_named(package: str, *words: str) -> bool:
+    """Whether a public name of the package, or of a module within it, has one of the words in it."""
+    top = importlib.import_module(package)
+    names = dir(top)
+    for module in pkgutil.walk_packages(top.__path__, f"{package}."):
+        names.append(module.name)
+        with contextlib.suppress(Exception):  # what cannot be imported without more is still a name
+            names += dir(importlib.import_module(module.name))
+    return any(word in name.lower() for word in words for name in names if not name.startswith("_"))
 
 
 def close(a: Any, b: Any, tolerance: float = 1e-6) -> bool:

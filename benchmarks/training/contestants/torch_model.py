@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F  # noqa: N812 — PyTorch's own habit, and the chapter's
 from torch import nn
 
-from benchmarks.training.exchange import Arrays, Problem, channels_first, channels_last, from_torch, read, to_torch
+from benchmarks.training.exchange import (
+    INITIAL,
+    Arrays,
+    Problem,
+    channels_first,
+    channels_last,
+    from_torch,
+    read,
+    to_torch,
+)
 
 MakeLayer = Callable[[nn.Module, Problem], nn.Module]
 

@@ -54,7 +54,7 @@ class LanguageModel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(vocabulary))
         self.masks = DropoutMasks(dropout, rngs=rngs)
 
-    def embedded(self, tokens: Int[Array, "batch *places"]) -> Float[Array, "batch *places features"]:
+    def embedded(self, tokens: Int[Array, " batch *places"]) -> Float[Array, "batch *places features"]:
         """The inputs, whose numbers have variance 1 at first."""
         return self.embedding[...][tokens] * self.features**0.5
 
