@@ -21,13 +21,13 @@ def along_channels(a: Float[Array, " channels"], x: Float[Array, "*axes channels
 
 
 class Conv(nnx.Module):
-    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]``, the size kept by a stride of 1; see `conv`.
+    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]`` with zero padding; see `conv`.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, or its rows and columns; odd.
-        stride: keeps every ``stride``-th row and column.
+        stride: keeps every ``stride``-th row and column; 1 keeps the size.
         use_bias: whether to add a bias per channel.
         kernel_init: draws the kernel; the default and the bias are PyTorch's, uniform in ±1/√fan_in.
         param_dtype: dtype of the parameters.

@@ -142,5 +142,5 @@ def _body(config: ModelConfig, cell: Callable[[], Any], solver: Solver, adjoint:
     if config.kind == "deq":
         return nn.DEQ(cell(), solver=solver, adjoint=adjoint)
     if config.kind == "tied":
-        return nn.TiedLayers(cell(), config.layers)
+        return nn.DEQ(cell(), unroll=config.layers)
     return nn.Layers([cell() for _ in range(config.layers)])
