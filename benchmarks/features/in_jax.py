@@ -93,6 +93,9 @@ class Library:
     def jacobian_penalty(self) -> bool:
         return self.has("jacobian_penalty", "jac_reg") and self.has("spectral_radius", "power_method")
 
+    def multiscale(self) -> bool:
+        return self.has("multiscale", "mdeq")
+
     def training(self) -> bool:
         modules = {module.name for module in pkgutil.iter_modules(importlib.import_module(self.name).__path__)}
         return bool(modules & {"training", "train"})
@@ -137,6 +140,11 @@ class DeqJax(Library):
     def per_sample(self) -> bool:
         sol = self.settings()(lambda z: cell(z, jnp.asarray(X), jnp.asarray(W)), jnp.zeros_like(X))
         return sol.residual.shape == sol.iterations.shape == (3,) and len(set(sol.iterations.tolist())) > 1
+
+    def multiscale(self) -> bool:
+        from deq_jax import nn
+
+        return any("multiscale" in name.lower() for name in nn.__all__)
 
     def backward_report(self) -> bool:
         import deq_jax

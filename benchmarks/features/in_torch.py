@@ -119,6 +119,12 @@ class Torchdeq(Library):
         _, radius = power_method(0.5 * z, z, n_iters=20)
         return bool(jac_reg(0.5 * z, z) > 0) and close(radius, 0.5 * torch.ones_like(radius), 1e-2)
 
+    def multiscale(self) -> bool:
+        import torchdeq
+
+        names = {module.name for module in pkgutil.walk_packages(torchdeq.__path__)}
+        return any("multiscale" in name or "mdeq" in name for name in names)
+
     def training(self) -> bool:
         import torchdeq
 
@@ -150,7 +156,7 @@ class Chapter(Library):
         return False
 
     # One residual of the whole batch decides, the last iterate is returned, and a loop over epochs is all the training.
-    broyden = phantom = best = per_sample = jacobian_penalty = training = absent
+    broyden = phantom = best = per_sample = jacobian_penalty = multiscale = training = absent
 
     def backward_report(self) -> bool:
         layer = self.layer(torch.tensor(W, requires_grad=True))

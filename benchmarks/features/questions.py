@@ -27,6 +27,7 @@ QUESTIONS = {
     "per_sample": "Residual and evaluations of each sample",
     "backward_report": "The backward solve reports itself",
     "jacobian_penalty": "Jacobian penalty and spectral radius",
+    "multiscale": "Cells of several resolutions",
     "training": "Training program: data, logs, checkpoints, resume",
 }
 
