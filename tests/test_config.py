@@ -19,6 +19,11 @@ def test_cifar10_tutorial_is_the_chapters_run():
     assert (config.dataset, config.batch_size, config.epochs) == ("cifar10", 100, 50)
 
 
+def multiscale(**changes):
+    fitting = {"kind": "deq", "cell": "multiscale", "tiers": (8, 8), "bottlenecks": (4, 4)}
+    return ModelConfig(**fitting | changes)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_says_its_command_and_writes_to_its_own_folder(name):
     assert f"python train.py {name}" in PRESETS[name].__doc__
@@ -85,12 +90,24 @@ def test_solver_settings_must_be_positive(group, name, bad):
         (lambda: ModelConfig(kind="deq", stem=(8,), stem_factors=(0,)), "stem and stem_factors must be positive"),
         (lambda: ModelConfig(cell="pre-activation"), "kind chapter has no stem, cell or max_gain to choose"),
         (lambda: ModelConfig(kind="explicit", cell="injection"), "kind explicit has layers without an injection"),
+        (lambda: ModelConfig(kind="deq", cell="multiscale"), "tiers are for cell multiscale and tiers-monotone alone"),
+        (lambda: ModelConfig(kind="deq", tiers=(8, 8)), "tiers are for cell multiscale and tiers-monotone alone"),
+        (lambda: multiscale(tiers=(8, 12)), "num_groups must divide tiers, but 12 / 8"),
+        (lambda: multiscale(bottlenecks=(4,)), "one for each of the tiers, but there are 1 for 2 tiers"),
+        (lambda: multiscale(dropout=1.0), "dropout must be a share from 0 to below 1"),
+        (lambda: ModelConfig(kind="deq", dropout=0.1), "dropout .* is for cell multiscale alone"),
+        (lambda: multiscale(max_gain=1.0), "max_gain does not go with cell multiscale"),
+        (lambda: multiscale(expansion=0), "expansion must be positive"),
+        (lambda: ModelConfig(kind="deq", mean=(0.5,)), "mean and deviation go with a multiscale or monotone cell"),
         (lambda: AdjointConfig(damping=1.5), "damping must not exceed 1, but is 1.5"),
         (lambda: AdjointConfig(steps=0), "steps must be positive"),
         (lambda: EarlyConfig(share=1.5), "share must be a share from 0 to 1, but is 1.5"),
         (lambda: EarlyConfig(share=0.5, max_iter=0), "max_iter must be positive"),
-        (lambda: EarlyConfig(share=0.5), "share is 0.5, but neither adjoint_kind nor max_iter is set"),
-        (lambda: EarlyConfig(max_iter=5), "share must be positive where adjoint_kind or max_iter is set"),
+        (lambda: EarlyConfig(share=0.5), "share is 0.5, but none of adjoint_kind, max_iter and unroll is set"),
+        (lambda: EarlyConfig(max_iter=5), "share must be positive where adjoint_kind, max_iter or unroll is set"),
+        (lambda: EarlyConfig(unroll=5), "share must be positive where"),
+        (lambda: EarlyConfig(share=0.5, unroll=0), "unroll must be positive"),
+        (lambda: EarlyConfig(share=0.5, unroll=5, max_iter=5), "unroll leaves no solve that adjoint_kind or max_iter"),
         (lambda: EarlyConfig(adjoint_kind="phantom"), "share must be positive where"),
         (lambda: SolverConfig(tol=1.0), "tol must be below 1, but is 1"),
         (lambda: SolverConfig(max_iter=1), "max_iter must be at least 2, but is 1"),

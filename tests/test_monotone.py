@@ -148,7 +148,7 @@ def test_nothing_is_certain_of_another_cell():
         nn.lipschitz_bound(nn.ImageClassifier(nn.Standardised((4, 4, 8)), cell, head))
 
 
-@pytest.mark.parametrize("make", [lambda cell: nn.TiedLayers(cell, 3), lambda cell: nn.Layers([cell] * 3)])
+@pytest.mark.parametrize("make", [lambda cell: nn.DEQ(cell, unroll=3), lambda cell: nn.Layers([cell] * 3)])
 def test_layers_of_a_monotone_cell_take_the_injection_in_turn(make):
     cell, x = cell_of("dense")
     z = cell.initial_state(x)

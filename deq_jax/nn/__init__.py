@@ -13,22 +13,23 @@ from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, 
 from deq_jax.nn.classifier import DEQClassifier
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.dropout import DropoutMasks
-from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers, TiedLayers
+from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
 from deq_jax.nn.inverse import CorrectedGradientCell
 from deq_jax.nn.layers import Conv
 from deq_jax.nn.monotone import (
     ConvMonotoneCell,
     DenseMonotoneCell,
     LinearHead,
-    Standardised,
     TiersMonotoneCell,
     certified_radius,
     lipschitz_bound,
 )
+from deq_jax.nn.multiscale import MultiscaleCell, MultiscaleHead, MultiscaleStem
 from deq_jax.nn.normalisation import BatchNorm, GroupNorm
 from deq_jax.nn.pooling import average_pool, max_pool
 from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.sequence import Memory, TransformerCell
+from deq_jax.nn.standardised import Standardised
 from deq_jax.nn.stem import Stage, Stem
 from deq_jax.nn.weight_normalisation import NormalisedConv, NormalisedLinear
 
@@ -50,6 +51,9 @@ __all__ = [
     "LinearHead",
     "Memory",
     "MixingCell",
+    "MultiscaleCell",
+    "MultiscaleHead",
+    "MultiscaleStem",
     "NormalisedConv",
     "NormalisedLinear",
     "PreActivationCell",
@@ -59,7 +63,6 @@ __all__ = [
     "Stage",
     "Standardised",
     "Stem",
-    "TiedLayers",
     "TiersMonotoneCell",
     "TransformerCell",
     "average_pool",

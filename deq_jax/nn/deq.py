@@ -13,6 +13,7 @@ from deq_jax.fixed_point import fixed_point
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.gradients.implicit_function import check_adjoint, check_solver
 from deq_jax.monotone_fixed_point import monotone_fixed_point
+from deq_jax.nn.computed import repeated
 from deq_jax.nn.dtype import check_dtype, evaluated_in
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.settings import whole_number
@@ -40,6 +41,9 @@ class DEQ(nnx.Module):
         per_sample: whether samples that have converged are evaluated no more, where all of ``x`` has the batch as its
             leading axis. Say False where ``jax.jit`` spreads a batch over devices: groups are picked from all of it.
         width: samples that are evaluated at a time at most; None for the whole batch. See [`deq_jax.per_sample`][].
+        unroll: how often the cell is evaluated where there is to be no solve: an ordinary network of so many layers
+            that share their weights, by plain backpropagation, in memory that grows with them. Its solutions have as
+            many evaluations, and no residual (infinite). None: the equilibrium is solved for.
         dtype: what the solve evaluates the cell in, such as ``jnp.bfloat16``: state, injection and parameters are cast
             to it for each evaluation, and what the cell returns is cast back. States, norms, gradients and all that is
             summed keep their own dtypes. None: as everything is. The residual then has a floor, about half of that
@@ -48,10 +52,11 @@ class DEQ(nnx.Module):
     Raises:
         TypeError: ``cell`` is no Flax NNX module, ``solver`` no solver or ``adjoint`` no adjoint, ``dtype`` no
             floating-point one, or the cell returns another form than its state's.
-        ValueError: ``width`` is not positive; when called: the cell changes its state inside the solve, or a
-            ``dtype`` is given for a monotone cell, whose linear systems have none to spare.
+        ValueError: ``width`` or ``unroll`` is not positive; when called: the cell changes its state inside the solve,
+            or a ``dtype`` is given for a monotone cell, whose linear systems have none to spare.
 
-    Source: the chapter, "Implementing the backward pass".
+    Source: the chapter, "Implementing the backward pass", and "Deep networks and fixed point equations" for ``unroll``,
+    the weight-tied network with input injection; Bai et al., "Trellis networks for sequence modeling", 2019.
     """
 
     @advised_layer
@@ -63,6 +68,7 @@ class DEQ(nnx.Module):
         adjoint: Adjoint | None = None,
         per_sample: bool = True,
         width: int | None = None,
+        unroll: int | None = None,
         dtype: DTypeLike | None = None,
     ):
         if not isinstance(cell, nnx.Module):
@@ -78,6 +84,7 @@ class DEQ(nnx.Module):
         self.adjoint = adjoint
         self.per_sample = per_sample
         self.width = None if width is None else whole_number("width", width)
+        self.unroll = None if unroll is None else whole_number("unroll", unroll)
         self.dtype = check_dtype(dtype)
 
     def __call__(self, x: PyTree, *, z0: PyTree | None = None, report: AdjointReport | None = None) -> Solution:
@@ -102,9 +109,10 @@ class DEQ(nnx.Module):
         if hasattr(self.cell, "monotone_map"):
             if self.dtype is not None:
                 raise ValueError("a monotone cell is solved in the dtype of its state: leave out the dtype.")
-            return monotone_fixed_point(
-                self.cell.monotone_map(x), z0, solver=self.solver, adjoint=self.adjoint, report=report
-            )
+            f = self.cell.monotone_map(x)
+            if self.unroll is not None:
+                return repeated(f, z0, times=self.unroll)
+            return monotone_fixed_point(f, z0, solver=self.solver, adjoint=self.adjoint, report=report)
         graph, state = nnx.split(prepared(self.cell))
         state = nnx.with_vars(state, ref=False)  # values, which f may depend on
 
@@ -120,9 +128,12 @@ class DEQ(nnx.Module):
             sown.update(_changed(sown_before, _leaves(cell, nnx.Intermediate)))
             return fz
 
-        marked = where_it_fits(x, z0, self.width) if self.per_sample else x
         lean = evaluated_in(self.dtype, f)
-        solution = fixed_point(lean, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
+        if self.unroll is not None:
+            solution = repeated(lean, z0, x, state, times=self.unroll)
+        else:
+            marked = where_it_fits(x, z0, self.width) if self.per_sample else x
+            solution = fixed_point(lean, z0, marked, state, solver=self.solver, adjoint=self.adjoint, report=report)
         if sown:
             self.cell(solution.value, x)
         return solution

@@ -3,31 +3,31 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
 
-from deq_jax.fixed_point import unrolled
 from deq_jax.gradients.adjoint import AdjointReport
+from deq_jax.nn.computed import computed
 from deq_jax.nn.convolution import Image
-from deq_jax.nn.deq import DEQ, at_injection
+from deq_jax.nn.deq import DEQ
 from deq_jax.nn.initial_state import initial_state
 from deq_jax.nn.layers import uniform_by_fan_in
 from deq_jax.nn.normalisation import BatchNorm
 from deq_jax.nn.pooling import average_pool, check_divides
-from deq_jax.settings import whole_number
-from deq_jax.solution import Solution, Status
+from deq_jax.solution import Solution
 
 
 class Layers(nnx.Module):
     """Cells of weights of their own, each evaluated once as an ordinary layer: ``z_{k+1} = f_k.as_layer(z_k)``, z₀ = x.
 
     The explicit network that a DEQ is to be measured against. A cell without ``as_layer`` has an injection of its own,
-    ``z_{k+1} = f_k(z_k, x)``, from where its solve would start.
+    ``z_{k+1} = f_k(z_k, x)``, from where its solve would start. A network of one cell, evaluated so many times, is a
+    [`deq_jax.nn.DEQ`][] with ``unroll``.
 
     Args:
-        cells: first to last, of one kind; states and injection are images ``[batch, height, width, channels]``.
+        cells: first to last, of one kind; states and injection are images ``[batch, height, width, channels]``, or what
+            else the cells take.
 
     Source: He et al., "Identity mappings in deep residual networks", 2016, of which these are blocks; the chapter,
     "Deep networks and fixed point equations", for those with an injection.
@@ -36,57 +36,18 @@ class Layers(nnx.Module):
     def __init__(self, cells: Sequence[Any]):
         self.cells = nnx.List(cells)
 
-    def __call__(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
+    def __call__(self, x: PyTree, *, report: AdjointReport | None = None) -> Solution:
         """The last layer's output in the form of a solution: as many evaluations as layers, no residual (infinite)."""
         del report
         takes_injection = not hasattr(self.cells[0], "as_layer")
         z = initial_state(self.cells[0], x) if takes_injection else x
         for cell in self.cells:
             z = cell(z, x) if takes_injection else cell.as_layer(z)
-        return _computed(z, len(self.cells))
+        return computed(z, len(self.cells))
 
 
-class TiedLayers(nnx.Module):
-    """One cell, evaluated a stated number of times: ``z_{k+1} = f(z_k, x)``, from where its solve would start.
-
-    The weight-tied network with input injection, whose depth an equilibrium takes to infinity; trained by plain
-    backpropagation, in memory that grows with its depth.
-
-    Args:
-        cell: as of [`deq_jax.nn.DEQ`][]; injection and state are arrays ``[batch, ...]``.
-        depth: how often it is evaluated.
-
-    Raises:
-        ValueError: ``depth`` is not positive.
-
-    Source: the chapter, "Deep networks and fixed point equations"; Bai et al., "Trellis networks for sequence
-    modeling", 2019.
-    """
-
-    def __init__(self, cell: Any, depth: int):
-        self.cell = cell
-        self.depth = whole_number("depth", depth)
-
-    def __call__(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
-        """The last state in the form of a solution: as many evaluations as its depth, no residual (infinite)."""
-        del report
-        z = unrolled(at_injection(self.cell, x), initial_state(self.cell, x), steps=self.depth)
-        return _computed(z, self.depth)
-
-
-Body = DEQ | Layers | TiedLayers
+Body = DEQ | Layers
 """What can stand between a stem and a head."""
-
-
-def _computed(z: PyTree, evaluations: int) -> Solution:
-    """What ordinary layers have made, in the form of a solution."""
-    batch = jax.tree.leaves(z)[0].shape[0]
-    return Solution(
-        z,
-        jnp.full((batch,), jnp.inf, jnp.float32),
-        jnp.full((batch,), evaluations, jnp.int32),
-        jnp.full((batch,), Status.CONVERGED, jnp.int8),
-    )
 
 
 class Head(nnx.Module):
@@ -163,13 +124,13 @@ class ImageClassifier(nnx.Module):
     @property
     def cell(self) -> Any:
         """The cell ``f(z, x)`` of the equilibrium; None where there are only ordinary layers."""
-        return self.body.cell if isinstance(self.body, DEQ) else None
+        return self.body.cell if isinstance(self.body, DEQ) and self.body.unroll is None else None
 
-    def inject(self, images: Image) -> Array:
+    def inject(self, images: Image) -> PyTree:
         """The injection ``x``."""
         return self.stem(images)
 
-    def solve(self, x: Array, *, report: AdjointReport | None = None) -> Solution:
+    def solve(self, x: PyTree, *, report: AdjointReport | None = None) -> Solution:
         """The equilibrium for an injection."""
         return self.body(x, report=report)
 

@@ -9,7 +9,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Image, conv, plain_conv
+from deq_jax.nn.convolution import Image, conv
 from deq_jax.settings import whole_number
 
 Resized = Float[Array, "batch out_height out_width out_channels"]
@@ -21,13 +21,13 @@ def along_channels(a: Float[Array, " channels"], x: Float[Array, "*axes channels
 
 
 class Conv(nnx.Module):
-    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]``, the size kept; see `conv`.
+    """Convolution ``[batch, height, width, in] -> [batch, height, width, out]`` with zero padding; see `conv`.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, or its rows and columns; odd.
-        stride: keeps every ``stride``-th row and column; other than 1 it does not belong into a solver's loop.
+        stride: keeps every ``stride``-th row and column; 1 keeps the size.
         use_bias: whether to add a bias per channel.
         kernel_init: draws the kernel; the default and the bias are PyTorch's, uniform in ±1/√fan_in.
         param_dtype: dtype of the parameters.
@@ -80,7 +80,7 @@ class Conv(nnx.Module):
                 "Scale them first: images.astype(jnp.float32) / 255."
             )
         kernel = self.kernel[...].astype(x.dtype)
-        y = conv(x, kernel) if self.stride == 1 else plain_conv(x, kernel, self.stride)
+        y = conv(x, kernel, self.stride)
         return y if self.bias is None else y + along_channels(self.bias[...].astype(x.dtype), y)
 
 

@@ -12,7 +12,9 @@ from deq_jax.calls import advised_layer
 from deq_jax.fixed_point import fixed_point
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.gradients.implicit_function import check_adjoint, check_solver
+from deq_jax.nn.computed import repeated
 from deq_jax.nn.initial_state import initial_state
+from deq_jax.settings import whole_number
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 from deq_jax.states.per_sample import where_it_fits
@@ -35,11 +37,14 @@ class DEQ(linen.Module):
         adjoint: how the adjoint equation is met; None for the same solver. See [`deq_jax.fixed_point`][].
         per_sample: whether samples that have converged are evaluated no more; see [`deq_jax.nn.DEQ`][].
         width: samples that are evaluated at a time at most; None for the whole batch.
+        unroll: how often the cell is evaluated instead of a solve; None: the equilibrium is solved for. See
+            [`deq_jax.nn.DEQ`][].
 
     Raises:
         TypeError: ``cell`` is no Flax Linen module, ``solver`` no solver or ``adjoint`` no adjoint, or the cell returns
             another form than its state's.
-        ValueError: when called: the cell changes a variable or draws random numbers inside the solve.
+        ValueError: ``unroll`` is not positive; when called: the cell changes a variable or draws random numbers inside
+            the solve.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -61,9 +66,10 @@ class DEQ(linen.Module):
     adjoint: Adjoint | None = None
     per_sample: bool = True
     width: int | None = None
+    unroll: int | None = None
 
     def __post_init__(self) -> None:
-        """Raise a TypeError unless the cell is a Linen module, the solver a solver and the adjoint an adjoint."""
+        """Raise unless the cell is a Linen module, the solver a solver, the adjoint an adjoint and unroll a count."""
         if not isinstance(self.cell, linen.Module):
             raise TypeError(
                 f"nn.linen.DEQ wraps a Flax Linen module, got {type(self.cell).__name__}. "
@@ -72,6 +78,8 @@ class DEQ(linen.Module):
         check_solver("solver", self.solver)
         if self.adjoint is not None:
             check_adjoint(self.adjoint)
+        if self.unroll is not None:
+            whole_number("unroll", self.unroll)
         super().__post_init__()
 
     @linen.compact
@@ -113,8 +121,11 @@ class DEQ(linen.Module):
                     f"deterministic=True. Flax says: {error}"
                 ) from error
 
-        marked = where_it_fits(x, z0, self.width) if self.per_sample else x
-        sol = fixed_point(f, z0, marked, variables, solver=self.solver, adjoint=self.adjoint, report=report)
+        if self.unroll is not None:
+            sol = repeated(f, z0, x, variables, times=self.unroll)
+        else:
+            marked = where_it_fits(x, z0, self.width) if self.per_sample else x
+            sol = fixed_point(f, z0, marked, variables, solver=self.solver, adjoint=self.adjoint, report=report)
         if not self.is_initializing() and _leaves_something(cell, variables, self.is_mutable_collection, sol.value, x):
             self.cell(sol.value, x)
         return sol

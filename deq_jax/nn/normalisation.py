@@ -18,13 +18,15 @@ from deq_jax.states.spread import devices_of, on_all_devices
 
 def group_norm(
     x: Float[Array, "batch *space channels"],
-    scale: Float[Array, " channels"],
-    bias: Float[Array, " channels"],
+    scale: Float[Array, " channels"] | None,
+    bias: Float[Array, " channels"] | None,
     *,
     num_groups: int,
     epsilon: float,
 ) -> Float[Array, "batch *space channels"]:
     """Group normalisation: ``scale · (x − μ) / √(σ² + epsilon) + bias``, ``μ`` and ``σ²`` per sample and group.
+
+    No scale is one of 1, no bias one of 0.
 
     Both come from per-channel sums, so that ``x`` itself is never reshaped to groups, which is slow in a loop on a
     CPU. They are taken in float32 or better, and bear a mean that is a thousand times the deviation: the variance is
@@ -37,8 +39,9 @@ def group_norm(
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     centre = centred_in_two_passes if jax.default_backend() == "cpu" else centred_in_one_pass
     centred, variance = centre(wide, num_groups)
-    factor = scale[None] * lax.rsqrt(variance + epsilon)
-    return (centred * _over_space(factor, x) + along_channels(bias, x)).astype(x.dtype)
+    factor = lax.rsqrt(variance + epsilon)
+    y = centred * _over_space(factor if scale is None else scale[None] * factor, x)
+    return (y if bias is None else y + along_channels(bias, x)).astype(x.dtype)
 
 
 def centred_in_two_passes(
@@ -87,6 +90,7 @@ class GroupNorm(nnx.Module):
         channels: channels of the input.
         num_groups: groups that the channels fall into.
         epsilon: added to the variance; PyTorch's default.
+        is_affine: whether there are a scale and a bias.
         param_dtype: dtype of the parameters.
 
     Raises:
@@ -95,13 +99,21 @@ class GroupNorm(nnx.Module):
     Source: Wu and He, "Group normalization", 2018.
     """
 
-    def __init__(self, channels: int, num_groups: int, *, epsilon: float = 1e-5, param_dtype: DTypeLike = jnp.float32):
+    def __init__(
+        self,
+        channels: int,
+        num_groups: int,
+        *,
+        epsilon: float = 1e-5,
+        is_affine: bool = True,
+        param_dtype: DTypeLike = jnp.float32,
+    ):
         if num_groups < 1 or channels % num_groups:
             raise ValueError(f"{channels} channels do not fall into {num_groups} groups; num_groups must divide them.")
+        self.channels = channels
         self.num_groups = num_groups
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+        self.scale, self.bias = _scale_and_bias(channels, is_affine, param_dtype)
 
     def __call__(self, x: Float[Array, "batch *space channels"]) -> Float[Array, "batch *space channels"]:
         """Normalise ``[batch, ..., channels]``.
@@ -109,8 +121,9 @@ class GroupNorm(nnx.Module):
         Raises:
             ValueError: ``x`` has another number of channels.
         """
-        _check_channels("GroupNorm", x, self.scale)
-        return group_norm(x, self.scale[...], self.bias[...], num_groups=self.num_groups, epsilon=self.epsilon)
+        _check_channels("GroupNorm", x, self.channels)
+        scale, bias = _values(self.scale), _values(self.bias)
+        return group_norm(x, scale, bias, num_groups=self.num_groups, epsilon=self.epsilon)
 
 
 class BatchNorm(nnx.Module):
@@ -124,6 +137,7 @@ class BatchNorm(nnx.Module):
         channels: channels of the input.
         epsilon: added to the variance.
         momentum: the share of the batch in a running average.
+        is_affine: whether there are a scale and a bias.
         param_dtype: dtype of parameters and running averages.
 
     Source: Ioffe and Szegedy, "Batch normalization", 2015; the defaults are PyTorch's.
@@ -135,13 +149,14 @@ class BatchNorm(nnx.Module):
         *,
         epsilon: float = 1e-5,
         momentum: float = 0.1,
+        is_affine: bool = True,
         param_dtype: DTypeLike = jnp.float32,
     ):
+        self.channels = channels
         self.epsilon = epsilon
         self.momentum = momentum
         self.use_running_average = False
-        self.scale = nnx.Param(jnp.ones(channels, param_dtype))
-        self.bias = nnx.Param(jnp.zeros(channels, param_dtype))
+        self.scale, self.bias = _scale_and_bias(channels, is_affine, param_dtype)
         self.mean = nnx.BatchStat(jnp.zeros(channels, param_dtype))
         self.var = nnx.BatchStat(jnp.ones(channels, param_dtype))
 
@@ -151,7 +166,7 @@ class BatchNorm(nnx.Module):
         Raises:
             ValueError: ``x`` has another number of channels.
         """
-        _check_channels("BatchNorm", x, self.scale)
+        _check_channels("BatchNorm", x, self.channels)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         if self.use_running_average:
             mean, variance = self.mean[...], self.var[...]
@@ -161,9 +176,10 @@ class BatchNorm(nnx.Module):
             unbiased = variance * (count / jnp.maximum(count - 1, 1))
             for average, new in ((self.mean, mean), (self.var, unbiased)):
                 average[...] += (self.momentum * (new - average[...])).astype(average.dtype)
-        factor = self.scale[...] * lax.rsqrt(variance + self.epsilon)
-        mean, factor, bias = (along_channels(a, x) for a in (mean, factor, self.bias[...]))
-        return ((wide - mean) * factor + bias).astype(x.dtype)
+        factor = lax.rsqrt(variance + self.epsilon)
+        factor = factor if self.scale is None else self.scale[...] * factor
+        y = (wide - along_channels(mean, x)) * along_channels(factor, x)
+        return (y if self.bias is None else y + along_channels(self.bias[...], x)).astype(x.dtype)
 
 
 def _moments(
@@ -182,7 +198,19 @@ def _moments(
     return mean, jnp.mean(variances + jnp.square(means - mean[None]), 0)
 
 
-def _check_channels(layer: str, x: Array, scale: nnx.Param) -> None:
+def _scale_and_bias(
+    channels: int, is_affine: bool, param_dtype: DTypeLike
+) -> tuple[nnx.Param, nnx.Param] | tuple[None, None]:
+    if not is_affine:
+        return None, None
+    return nnx.Param(jnp.ones(channels, param_dtype)), nnx.Param(jnp.zeros(channels, param_dtype))
+
+
+def _values(param: nnx.Param | None) -> Float[Array, " channels"] | None:
+    return None if param is None else param[...]
+
+
+def _check_channels(layer: str, x: Array, channels: int) -> None:
     # Without it, a single channel would broadcast in silence.
-    if x.ndim < 2 or x.shape[-1] != scale.shape[0]:
-        raise ValueError(f"{layer} takes [batch, ..., {scale.shape[0]}], channels last; got {list(x.shape)}.")
+    if x.ndim < 2 or x.shape[-1] != channels:
+        raise ValueError(f"{layer} takes [batch, ..., {channels}], channels last; got {list(x.shape)}.")

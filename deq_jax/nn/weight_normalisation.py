@@ -15,19 +15,20 @@ from deq_jax.settings import check_positive
 
 
 class NormalisedConv(nnx.Module):
-    """Convolution by ``w = max_gain · σ(s) · v / ‖v‖₂``, the norm that of each output channel's kernel; no bias.
+    """Convolution by ``w = g · v / ‖v‖₂``, the norm that of each output channel's kernel; no bias.
 
-    An input of uncorrelated entries of variance 1 comes out with the standard deviation ``max_gain · σ(s)``, so that
-    ``max_gain`` bounds how much the state weighs against an injection of variance 1, whatever the optimiser does. It
-    does not bound the spectral norm, which is larger where the input is correlated.
+    An input of uncorrelated entries of variance 1 comes out with the standard deviation ``g = max_gain · σ(s)``, so
+    that ``max_gain`` bounds how much the state weighs against an injection of variance 1, whatever the optimiser does.
+    It does not bound the spectral norm, which is larger where the input is correlated. Without it ``g`` is free.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
         kernel_size: side of the square kernel, odd.
-        max_gain: the gains stay below this.
-        std: standard deviation of the normal distribution that ``v`` is drawn from. The gains start at the norm that
-            such a kernel has on average, or at half of ``max_gain`` where that is less.
+        max_gain: the gains stay below this; None for gains without a bound.
+        std: standard deviation of the normal distribution that ``v`` is drawn from; None for PyTorch's default, uniform
+            in ±1/√fan_in. The gains start at the norm that such a kernel has on average, or at half of ``max_gain``
+            where that is less. Those without a bound start at the norms that have been drawn.
         param_dtype: dtype of the parameters.
         rngs: where the initial values are drawn from.
 
@@ -43,26 +44,32 @@ class NormalisedConv(nnx.Module):
         out_channels: int,
         kernel_size: int = 3,
         *,
-        max_gain: float = 1.0,
-        std: float = 0.01,
+        max_gain: float | None = 1.0,
+        std: float | None = 0.01,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        if not 0 < max_gain < math.inf:
+        if max_gain is not None and not 0 < max_gain < math.inf:
             raise ValueError(f"max_gain must be positive, got {max_gain}.")
-        check_positive("std", std)
+        if std is not None:
+            check_positive("std", std)
         drawn = Conv(
             in_channels,
             out_channels,
             kernel_size,
             use_bias=False,
-            kernel_init=nnx.initializers.normal(std),
+            kernel_init=None if std is None else nnx.initializers.normal(std),
             param_dtype=param_dtype,
             rngs=rngs,
         )
-        share = min(std * kernel_size * math.sqrt(in_channels) / max_gain, 0.5)
         self.max_gain = max_gain
         self.kernel = drawn.kernel
+        if max_gain is None:
+            self.gain = nnx.Param(jnp.sqrt(jnp.sum(jnp.square(drawn.kernel[...]), axis=(0, 1, 2))))
+            return
+        # Uniform in ±1/√n has the deviation 1/√3n.
+        norm = 3**-0.5 if std is None else std * kernel_size * math.sqrt(in_channels)
+        share = min(norm / max_gain, 0.5)
         self.gain_logit = nnx.Param(jnp.full(out_channels, math.log(share / (1 - share)), param_dtype))
 
     def __call__(self, x: Image) -> Convolved:
@@ -72,7 +79,9 @@ class NormalisedConv(nnx.Module):
     def plain(self) -> Conv:
         """The plain convolution that this one computes; gradients of its kernel reach ``v`` and ``s``."""
         side, _, in_channels, out_channels = self.kernel.shape
-        kernel = bounded_kernel(self.kernel[...], self.max_gain * jax.nn.sigmoid(self.gain_logit[...]))
+        is_free = self.max_gain is None
+        gain = self.gain[...] if is_free else self.max_gain * jax.nn.sigmoid(self.gain_logit[...])
+        kernel = normalised_kernel(self.kernel[...], gain)
         return Conv(
             in_channels,
             out_channels,
@@ -83,7 +92,7 @@ class NormalisedConv(nnx.Module):
         )
 
 
-def bounded_kernel(v: Float[Array, "*inner out"], gain: Float[Array, " out"]) -> Float[Array, "*inner out"]:
+def normalised_kernel(v: Float[Array, "*inner out"], gain: Float[Array, " out"]) -> Float[Array, "*inner out"]:
     """``gain · v / ‖v‖₂`` for each output, the last axis; zero where ``v`` is."""
     squared = jnp.sum(v * v, axis=tuple(range(v.ndim - 1)))
     return v * along_channels(gain * jax.lax.rsqrt(jnp.maximum(squared, jnp.finfo(v.dtype).tiny)), v)
@@ -134,7 +143,7 @@ class NormalisedLinear(nnx.Module):
     def plain(self) -> nnx.Linear:
         """The plain layer that this one computes; gradients of its kernel reach ``v`` and ``g``."""
         into, out = self.kernel.shape
-        kernel = bounded_kernel(self.kernel[...], self.gain[...])
+        kernel = normalised_kernel(self.kernel[...], self.gain[...])
         bias = None if self.bias is None else self.bias[...]
         return nnx.Linear(
             into,

@@ -2,14 +2,13 @@
 
 from deq_jax.nn.monotone.cells import ConvMonotoneCell, DenseMonotoneCell
 from deq_jax.nn.monotone.certificate import certified_radius, lipschitz_bound
-from deq_jax.nn.monotone.ends import LinearHead, Standardised
+from deq_jax.nn.monotone.head import LinearHead
 from deq_jax.nn.monotone.tiers import TiersMonotoneCell
 
 __all__ = [
     "ConvMonotoneCell",
     "DenseMonotoneCell",
     "LinearHead",
-    "Standardised",
     "TiersMonotoneCell",
     "certified_radius",
     "lipschitz_bound",

@@ -13,12 +13,12 @@ from deq_jax.nn.convolution import Image
 from deq_jax.nn.layers import Conv
 from deq_jax.nn.monotone import parametrisation
 from deq_jax.nn.monotone.cells import bordered, check_kernel_fits, free_kernel, relu_within
+from deq_jax.nn.tiers import tier_sizes, zero_tiers
 from deq_jax.nn.weight_normalisation import of_norm
 from deq_jax.operators import MonotoneMap, Tiers
 from deq_jax.operators.circulant import symbol
 from deq_jax.operators.matrices import norm_bound
-
-Images = tuple[Float[Array, "batch _ _ _"], ...]
+from deq_jax.operators.tiers import Images
 
 
 class TiersMonotoneCell(nnx.Module):
@@ -55,17 +55,10 @@ class TiersMonotoneCell(nnx.Module):
     ):
         parametrisation.check_monotone(m)
         height, width, into = image_shape
-        tiers, factor = len(channels), 2 ** (len(channels) - 1)
-        if tiers < 2:
-            raise ValueError(f"tiers are {tuple(channels)}; give the channels of two at least, or a ConvMonotoneCell.")
-        if height % factor or width % factor:
-            raise ValueError(
-                f"{tiers} tiers halve the image {tiers - 1} times, which {height}×{width} does not allow: its sides "
-                f"must be multiples of {factor}. Crop or pad it, or use fewer tiers."
-            )
-        check_kernel_fits(kernel_size, height // factor, width // factor)
+        tiers, sizes = len(channels), tier_sizes(height, width, len(channels))
+        check_kernel_fits(kernel_size, *sizes[-1])
         self.m, self.border, self.channels = m, kernel_size // 2, tuple(channels)
-        self.shapes = tuple((height // 2**i + 2 * self.border, width // 2**i + 2 * self.border) for i in range(tiers))
+        self.shapes = tuple((rows + 2 * self.border, columns + 2 * self.border) for rows, columns in sizes)
 
         def kernels(pairs: Sequence[tuple[int, int]]) -> Any:
             return nnx.List([free_kernel(kernel_size, *pair, param_dtype, rngs) for pair in pairs])
@@ -107,5 +100,4 @@ class TiersMonotoneCell(nnx.Module):
 
     def initial_state(self, x: Image) -> Images:
         """Zeros, with borders."""
-        pairs = zip(self.shapes, self.channels, strict=True)
-        return tuple(jnp.zeros((x.shape[0], *shape, channels), x.dtype) for shape, channels in pairs)
+        return zero_tiers(x, self.shapes, self.channels)

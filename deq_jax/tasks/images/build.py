@@ -31,9 +31,8 @@ def build_model(
     Raises:
         UserError: the settings do not fit images of `image_shape`.
     """
-    make = _chapter if config.model.kind == "chapter" else _monotone if config.model.is_monotone else _staged
     try:
-        return make(
+        return _maker(config.model)(
             config.model,
             image_shape,
             num_classes,
@@ -43,6 +42,14 @@ def build_model(
         )
     except ValueError as error:
         raise UserError(f"the model does not fit {config.dataset}: {error}") from error
+
+
+def _maker(of: ModelConfig) -> Callable[..., Classifier]:
+    if of.kind == "chapter":
+        return _chapter
+    if of.cell == "multiscale":
+        return _multiscale
+    return _monotone if of.is_monotone else _staged
 
 
 def _chapter(
@@ -82,8 +89,7 @@ def _staged(
     stem = nn.Stem(
         image_shape,
         config.channels,
-        stages=[nn.Stage(*stage) for stage in zip(config.stem, config.stem_factors, strict=True)],
-        pool={"average": nn.average_pool, "max": nn.max_pool, "stride": None}[config.downsampling],
+        **_stages(config),
         kernel_size=config.kernel_size,
         rngs=rngs,
     )
@@ -130,11 +136,57 @@ def _monotone(
             nn.TiersMonotoneCell, image_shape, config.tiers, kernel_size=config.kernel_size, **shared
         )
     body = _body(config, cell, solver, adjoint)
-    first: Any = body.cells[0] if isinstance(body, nn.Layers) else body.cell
     border = 0 if is_flat else config.kernel_size // 2
     pool = None if is_flat else config.pool
-    head = nn.LinearHead(first.state_shape, num_classes, pool=pool, border=border, rngs=rngs)
+    head = nn.LinearHead(_first(body).state_shape, num_classes, pool=pool, border=border, rngs=rngs)
     return nn.ImageClassifier(stem, body, head)
+
+
+def _multiscale(
+    config: ModelConfig,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    *,
+    solver: Solver,
+    adjoint: Adjoint,
+    rngs: nnx.Rngs,
+) -> nn.ImageClassifier:
+    """An equilibrium of several resolutions, or layers of its cells."""
+    tiers = config.tiers
+    stem = nn.MultiscaleStem(
+        image_shape,
+        tiers,
+        **_stages(config),
+        mean=config.mean,
+        deviation=config.deviation,
+        dropout=config.dropout,
+        rngs=rngs,
+    )
+    cell = functools.partial(
+        nn.MultiscaleCell,
+        tiers,
+        expansion=config.expansion,
+        num_groups=config.num_groups,
+        kernel_size=config.kernel_size,
+        rngs=rngs,
+    )
+    body = _body(config, cell, solver, adjoint)
+    _first(body).sizes(*stem.out_shape[:2])
+    head = nn.MultiscaleHead(tiers, num_classes, bottlenecks=config.bottlenecks, features=config.features, rngs=rngs)
+    return nn.ImageClassifier(stem, body, head)
+
+
+def _stages(config: ModelConfig) -> dict[str, Any]:
+    """What a stem does before its last layer."""
+    return {
+        "stages": [nn.Stage(*stage) for stage in zip(config.stem, config.stem_factors, strict=True)],
+        "pool": {"average": nn.average_pool, "max": nn.max_pool, "stride": None}[config.downsampling],
+    }
+
+
+def _first(body: Body) -> Any:
+    """The cell, or the first of several."""
+    return body.cells[0] if isinstance(body, nn.Layers) else body.cell
 
 
 def _body(config: ModelConfig, cell: Callable[[], Any], solver: Solver, adjoint: Adjoint) -> Body:
@@ -142,5 +194,5 @@ def _body(config: ModelConfig, cell: Callable[[], Any], solver: Solver, adjoint:
     if config.kind == "deq":
         return nn.DEQ(cell(), solver=solver, adjoint=adjoint)
     if config.kind == "tied":
-        return nn.TiedLayers(cell(), config.layers)
+        return nn.DEQ(cell(), unroll=config.layers)
     return nn.Layers([cell() for _ in range(config.layers)])

@@ -59,7 +59,9 @@ class DataConfig:
         return int(height), int(width or height)
 
 
-Cell = Literal["resnet", "pre-activation", "injection", "dense-monotone", "conv-monotone", "tiers-monotone"]
+Cell = Literal[
+    "resnet", "pre-activation", "injection", "multiscale", "dense-monotone", "conv-monotone", "tiers-monotone"
+]
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,8 @@ class ModelConfig:
     """Side of the average-pooling window before the head, in pixels; divides the state's side. None: the whole."""
     cell: Cell = "resnet"
     """The chapter's residual cell; one with norm and ReLU before each convolution, and the injection added last; that
-    with weights for the injection alone, outside the solve; or a monotone cell, of one matrix or one convolution of
-    so many channels, or of tiers."""
+    with weights for the injection alone, outside the solve; one of several resolutions, the tiers; or a monotone cell,
+    of one matrix or one convolution of so many channels, or of tiers."""
     max_gain: float | None = None
     """Bound of each output channel's kernel norm in the cell; None: plain kernels."""
     stem: tuple[int, ...] = ()
@@ -96,32 +98,50 @@ class ModelConfig:
     m: float = 1.0
     """How monotone a monotone cell is."""
     tiers: tuple[int, ...] = ()
-    """Channels of the tiers of a monotone cell, the finest first; the sides of each are half of those before."""
+    """Channels of the tiers of a multiscale or monotone cell, the finest first; the sides of each are half of those
+    before."""
+    expansion: int = 5
+    """How many times as many channels a multiscale cell's blocks have between their convolutions."""
+    bottlenecks: tuple[int, ...] = ()
+    """Channels within the bottleneck that the head of a multiscale cell has for each tier."""
+    features: int = 200
+    """Channels of that head's last convolution."""
+    dropout: float = 0.0
+    """Share of the channels of a multiscale cell's blocks that is dropped in training, the same in a whole solve."""
     mean: tuple[float, ...] = ()
-    """Taken off each channel of the images, of 0 to 1, before a monotone cell. None: 0."""
+    """Taken off each channel of the images, of 0 to 1, before a multiscale or monotone cell. None: 0."""
     deviation: tuple[float, ...] = ()
     """What each channel is then divided by. None: 1."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no model can have."""
-        require_positive(self, "channels", "inner_channels", "num_groups", at_most=_MOST_CHANNELS)
-        require_positive(self, "kernel_size", "layers", at_most=1_000)
+        require_positive(self, "channels", "inner_channels", "num_groups", "features", at_most=_MOST_CHANNELS)
+        require_positive(self, "kernel_size", "layers", "expansion", at_most=1_000)
         require_positive(self, "m")
         for name in ("pool", "max_gain"):
             if getattr(self, name) is not None:
                 require_positive(self, name)
-        if self.is_monotone:
-            self._require_monotone()
-            return
-        if self.tiers or self.mean or self.deviation:
-            raise ValueError(f"tiers, mean and deviation go with a monotone cell, but cell is {self.cell}")
-        for name in ("channels", "inner_channels"):
-            if getattr(self, name) % self.num_groups:
-                raise ValueError(
-                    f"num_groups must divide {name}, but {getattr(self, name)} / {self.num_groups} leaves a remainder"
-                )
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
+        if self.kind == "chapter" and (self.stem or self.cell != "resnet" or self.max_gain or self.pool is None):
+            raise ValueError("kind chapter has no stem, cell or max_gain to choose, and a pool; choose kind deq")
+        self._require_stem()
+        self._require_parts()
+        if self.kind == "explicit" and self.cell == "injection":
+            raise ValueError("kind explicit has layers without an injection; choose cell pre-activation or resnet")
+        widths = [("channels", self.channels), ("inner_channels", self.inner_channels)]
+        if self.cell == "multiscale":
+            widths = [("tiers", width) for width in self.tiers]
+        for name, width in [] if self.is_monotone else widths:
+            if width % self.num_groups:
+                raise ValueError(f"num_groups must divide {name}, but {width} / {self.num_groups} leaves a remainder")
+
+    @property
+    def is_monotone(self) -> bool:
+        """Whether the cell is a monotone one."""
+        return self.cell.endswith("-monotone")
+
+    def _require_stem(self) -> None:
         if len(self.stem) != len(self.stem_factors):
             raise ValueError(
                 f"stem_factors must be as many as stem, but there are {len(self.stem_factors)} for {len(self.stem)}"
@@ -130,29 +150,33 @@ class ModelConfig:
             raise ValueError("stem and stem_factors must be positive")
         if max((*self.stem, *self.stem_factors), default=1) > _MOST_CHANNELS:
             raise ValueError(f"stem and stem_factors must be at most {_MOST_CHANNELS:,}")
-        if self.kind == "chapter" and (self.stem or self.cell != "resnet" or self.max_gain or self.pool is None):
-            raise ValueError("kind chapter has no stem, cell or max_gain to choose, and a pool; choose kind deq")
-        if self.kind == "explicit" and self.cell == "injection":
-            raise ValueError("kind explicit has layers without an injection; choose cell pre-activation or resnet")
         if self.downsampling != "average" and not self.stem:
             raise ValueError(f"downsampling is {self.downsampling}, but there is no stem to make images smaller")
+        if self.is_monotone and self.stem:
+            raise ValueError(f"stem does not go with cell {self.cell}")
 
-    @property
-    def is_monotone(self) -> bool:
-        """Whether the cell is a monotone one."""
-        return self.cell.endswith("-monotone")
-
-    def _require_monotone(self) -> None:
-        if self.kind == "chapter":
-            raise ValueError(f"kind chapter has no cell {self.cell}; choose kind deq")
-        if self.stem or self.stem_factors or self.max_gain:
-            raise ValueError(f"stem and max_gain do not go with cell {self.cell}")
-        if bool(self.tiers) != (self.cell == "tiers-monotone"):
-            raise ValueError(f"tiers are for cell tiers-monotone alone, and needed there, but cell is {self.cell}")
-        if self.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
-        if min((*self.tiers, *self.deviation), default=1) <= 0:
-            raise ValueError("tiers and deviation must be positive")
+    def _require_parts(self) -> None:
+        has_tiers, is_multiscale = self.cell in ("multiscale", "tiers-monotone"), self.cell == "multiscale"
+        if self.max_gain and (is_multiscale or self.is_monotone):
+            raise ValueError(f"max_gain does not go with cell {self.cell}")
+        if bool(self.tiers) != has_tiers:
+            raise ValueError(
+                f"tiers are for cell multiscale and tiers-monotone alone, and needed there, but cell is {self.cell}"
+            )
+        if (self.mean or self.deviation) and not (is_multiscale or self.is_monotone):
+            raise ValueError(f"mean and deviation go with a multiscale or monotone cell, but cell is {self.cell}")
+        if min((*self.tiers, *self.bottlenecks, *self.deviation), default=1) <= 0:
+            raise ValueError("tiers, bottlenecks and deviation must be positive")
+        if len(self.bottlenecks) != (len(self.tiers) if is_multiscale else 0):
+            raise ValueError(
+                f"bottlenecks are for cell multiscale alone, one for each of the tiers, but there are "
+                f"{len(self.bottlenecks)} for {len(self.tiers)} tiers, and cell is {self.cell}"
+            )
+        if not 0 <= self.dropout < 1 or (self.dropout and not is_multiscale):
+            raise ValueError(
+                f"dropout must be a share from 0 to below 1, and is for cell multiscale alone, but is "
+                f"{self.dropout:g}, and cell is {self.cell}"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Key
 import deq_jax
 from deq_jax import nn
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.nn.computed import computed
 from deq_jax.solution import Solution, Status
 from deq_jax.states.norms import relative_residual
 from deq_jax.states.trees import flatten_samples
@@ -140,9 +141,7 @@ class Layers(nnx.Module):
         z = self.cells[0].initial_state(x) if z0 is None else z0
         for cell in self.cells:
             z = cell(z, x)
-        batch = len(x)
-        unmeasured = jnp.full(batch, jnp.inf, jnp.float32)
-        return Solution(z, unmeasured, _counted(batch, len(self.cells)), jnp.zeros(batch, jnp.int8))
+        return computed(z, len(self.cells))
 
 
 def _measured(cell: Cell, z: State, x: Injection, evaluations: int) -> Solution:
@@ -150,11 +149,7 @@ def _measured(cell: Cell, z: State, x: Injection, evaluations: int) -> Solution:
     fz = lax.stop_gradient(cell(z, x))
     residual = relative_residual(*(flatten_samples(lax.stop_gradient(state)) for state in (fz, z)))
     status = jnp.full(len(z), Status.MAX_ITER, jnp.int8)
-    return Solution(z, residual.astype(jnp.float32), _counted(len(z), evaluations), status)
-
-
-def _counted(batch: int, evaluations: int) -> Array:
-    return jnp.full(batch, evaluations, jnp.int32)
+    return Solution(z, residual.astype(jnp.float32), jnp.full(len(z), evaluations, jnp.int32), status)
 
 
 Body = Equilibrium | Unrolled | Layers

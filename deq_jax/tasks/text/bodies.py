@@ -14,9 +14,10 @@ from jax import lax
 
 from deq_jax import nn
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
+from deq_jax.nn.computed import computed
 from deq_jax.nn.dropout import Masks
 from deq_jax.nn.sequence.memory import State
-from deq_jax.solution import Solution, Status
+from deq_jax.solution import Solution
 
 Memories = tuple[nn.Memory, ...]
 
@@ -73,7 +74,7 @@ class Tied(nnx.Module):
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *memories)
         z, after = lax.scan(evaluate, jnp.zeros_like(inputs), stacked)
         each = tuple(jax.tree.map(lambda leaf, k=k: leaf[k], after) for k in range(self.memories))
-        return Segment(_computed(z, self.memories), each)
+        return Segment(computed(z, self.memories), each)
 
 
 class Layers(nnx.Module):
@@ -92,18 +93,7 @@ class Layers(nnx.Module):
         for cell, memory in zip(self.cells, memories, strict=True):
             after.append(memory.followed_by(z, inputs))
             z = cell(z, cell.inject(inputs, memory, masks))
-        return Segment(_computed(z, len(self.cells)), tuple(after))
-
-
-def _computed(z: State, evaluations: int) -> Solution:
-    """What layers have made, in the form of a solution."""
-    batch = z.shape[0]
-    return Solution(
-        z,
-        jnp.full(batch, jnp.inf, jnp.float32),
-        jnp.full(batch, evaluations, jnp.int32),
-        jnp.full(batch, Status.CONVERGED, jnp.int8),
-    )
+        return Segment(computed(z, len(self.cells)), tuple(after))
 
 
 Body = Equilibrium | Tied | Layers

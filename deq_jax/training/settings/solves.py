@@ -101,17 +101,27 @@ class EarlyConfig:
     """As adjoint.kind. None: as in the rest of the run."""
     max_iter: int | None = None
     """Evaluations of f at most. None: as in the rest of the run."""
+    unroll: int | None = None
+    """Do not solve: evaluate f so often, and differentiate through that, as of a network of so many layers. There is no
+    penalty then. None: solve."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a share that is none."""
         require_share(self, "share")
         if self.max_iter is not None:
             filled_from(self, SolverConfig())
+        if self.unroll is not None:
+            require_positive(self, "unroll", at_most=MOST_ITERATES)
         others = self.adjoint_kind is not None or self.max_iter is not None
-        if others and not self.share:
-            raise ValueError("share must be positive where adjoint_kind or max_iter is set; set them to None otherwise")
-        if self.share and not others:
-            raise ValueError(f"share is {self.share:g}, but neither adjoint_kind nor max_iter is set")
+        if others and self.unroll is not None:
+            raise ValueError("unroll leaves no solve that adjoint_kind or max_iter could be about; set them to None")
+        is_other = others or self.unroll is not None
+        if is_other and not self.share:
+            raise ValueError(
+                "share must be positive where adjoint_kind, max_iter or unroll is set; set them to None otherwise"
+            )
+        if self.share and not is_other:
+            raise ValueError(f"share is {self.share:g}, but none of adjoint_kind, max_iter and unroll is set")
 
 
 @dataclass(frozen=True)

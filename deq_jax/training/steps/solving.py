@@ -46,10 +46,22 @@ def build_adjoint(config: AdjointConfig, solver: SolverConfig, kind: AdjointKind
 
 
 def training_model(task: Task, settings: Settings, phase: Phase) -> nnx.Module:
-    """The task's model, its weights drawn from the run's seed, solved as in a phase of the run."""
+    """The task's model, its weights drawn from the run's seed, solved, or unrolled, as in a phase of the run.
+
+    Raises:
+        UserError: there is nothing to unroll.
+    """
     solver = dataclasses.replace(settings.solver, max_iter=phase.max_iter)
     adjoint = build_adjoint(settings.adjoint, settings.solver, phase.adjoint_kind)
-    return _model(task, build_solver(solver), adjoint, settings)
+    model = _model(task, build_solver(solver), adjoint, settings)
+    layers = layers_that_solve(model)
+    if phase.unroll and not layers:
+        raise UserError(
+            f"early.unroll is {phase.unroll}, for the layers nn.DEQ of the model, but it has none.\nLeave it out."
+        )
+    for layer in layers if phase.unroll else ():
+        layer.unroll = phase.unroll
+    return model
 
 
 def evaluation_model(task: Task, settings: Settings, devices: int = 1) -> nnx.Module:
