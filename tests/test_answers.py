@@ -162,6 +162,6 @@ def test_shares_of_refused_answers():
 
 def test_answers_are_written_as_their_puzzles_are():
     assert prefix_sums(4).write(np.array([[1, 1, 0, 1]]), np.array([[1, 0, 0, 1]])) == ["1001"]
-    assert boards(4, 6).write(np.zeros((1, 2)), np.array([[0, 3]])) == ["14"]
+    assert boards(4, 6).write(np.array([[0, 0]]), np.array([[0, 3]])) == ["14"]
     clues = np.array([[2, 1, 0], [0, 1, 3], [0, 1, 0]])
     assert mazes(3).write(clues, np.array([[1, 1, 0], [0, 1, 1], [0, 0, 0]])) == ["S*#", "#*E", "#.#"]

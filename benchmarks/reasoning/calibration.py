@@ -25,10 +25,11 @@ class Calibration(NamedTuple):
     """Right ones."""
 
 
-def calibrated(residual: np.ndarray, exact: np.ndarray) -> Calibration | None:
+def calibrated(residual: np.ndarray, exact: np.ndarray, tol: float) -> Calibration | None:
     """The threshold that refuses at most `MOST_REFUSED` of the right answers, and as many wrong ones as that allows.
 
-    None where either half of the problems, every other one, holds not both kinds.
+    It is not below ``tol``, the tolerance of the solves: where they stopped beneath that is chance. None where either
+    half of the problems, every other one, holds not both kinds.
     """
     residual, exact = np.asarray(residual, float), np.asarray(exact, bool)
     halves = [(residual[start::2], exact[start::2]) for start in (0, 1)]
@@ -36,7 +37,7 @@ def calibrated(residual: np.ndarray, exact: np.ndarray) -> Calibration | None:
         return None
     (chosen, is_right), (judged, is_right_there) = halves
     ordered = np.sort(chosen[is_right])
-    threshold = float(ordered[len(ordered) - 1 - int(MOST_REFUSED * len(ordered))])
+    threshold = max(tol, ordered[len(ordered) - 1 - int(MOST_REFUSED * len(ordered))].item())
     refuses = judged > threshold
     return Calibration(
         area(residual[exact], residual[~exact]),

@@ -102,7 +102,7 @@ def _layers(config: Config) -> Config:
         model = dataclasses.replace(of, kind="layers", layers=DEPTH, channels=channels, inner_channels=inner)
         return dataclasses.replace(config, model=model)
 
-    near = range(-2, 3)
+    near = range(-4, 5)
     choices = [of_widths(max(2, round(like / ratio) + a), max(2, round(like * ratio) + b)) for a in near for b in near]
     wanted = parameters_of(config)
     return min(choices, key=lambda choice: abs(parameters_of(choice) - wanted))

@@ -29,7 +29,7 @@ def draw(task: str, rows: Sequence[Row], folder: Path) -> list[Path]:
 
 def _accuracy(task: str, rows: Sequence[Row], path: Path) -> Path:
     """Right answers over difficulty and over evaluations, and evaluations over difficulty."""
-    figure = new_figure(12, 3.8)
+    figure = new_figure(12.0, 3.8)
     over_difficulty, over_evaluations, halting = figure.subplots(1, 3)
     middle, difficulties = middle_of(rows), list(rows[0]["problems"])
     for color, (name, group) in zip(COLORS, grouped(rows).items(), strict=False):
@@ -67,12 +67,12 @@ def _halting(ax: Axes, rows: Sequence[Row], difficulties: list[str]) -> None:
         points = [float(d) for d in difficulties]
         _line(ax, points, half, COLORS[0], "")
         ax.fill_between(points, low, high, color=COLORS[0], alpha=0.15, linewidth=0)
-    ax.set_yscale("log")
+    ax.set_ylim(bottom=0)
 
 
 def _trust(task: str, rows: Sequence[Row], path: Path) -> Path:
     """Residuals of right and of wrong answers, errors over residuals, and right answers over path independence."""
-    figure = new_figure(12, 3.8)
+    figure = new_figure(12.0, 3.8)
     histogram, errors, independence = figure.subplots(1, 3)
     equilibria = grouped(rows).get(EQUILIBRIUM, [])
     if equilibria:
@@ -95,8 +95,8 @@ def _trust(task: str, rows: Sequence[Row], path: Path) -> Path:
             independence.scatter(*np.transpose(pairs), color=color, s=18, alpha=0.7, label=name)
     independence.set_title("wholly right, %, by alignment", loc="left", fontsize=11)
     dressed(histogram, "of the equilibrium, all difficulties", "answers")
-    dressed(errors, "relative residual, mean of each tenth of the problems", "")
-    dressed(independence, "cosine of the states from two starts; a point a run and difficulty", "")
+    dressed(errors, "relative residual, by tenths of the answers", "")
+    dressed(independence, "cosine of the states from two starts", "")
     figure.savefig(path, dpi=100)
     return path
 
@@ -115,7 +115,7 @@ def _errors(ax: Axes, row: Row) -> None:
 
 def _deblurring(rows: Sequence[Row], path: Path) -> Path:
     """Signal over noise by evaluations, and a patch after those of the training and after ten times as many."""
-    figure = new_figure(11, 3.8)
+    figure = new_figure(11.0, 3.8)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.35))
     ax = left.subplots()
     highest = _LOWEST

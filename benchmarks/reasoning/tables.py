@@ -9,6 +9,7 @@ import numpy as np
 from benchmarks.reasoning.calibration import Calibration, calibrated
 from benchmarks.reasoning.contestants import EQUILIBRIUM, LAYERS, QUESTIONS, trained_with
 from benchmarks.reasoning.deblurring import PLAIN
+from benchmarks.reasoning.measures import TOL
 
 Row = dict[str, Any]
 
@@ -159,7 +160,7 @@ def _trust(rows: Sequence[Row]) -> str:
     )
     lines = []
     for number in next(iter(rows[0]["problems"].values())):
-        found = [one for row in rows if (one := calibrated(*pooled(row, number))) is not None]
+        found = [one for row in rows if (one := calibrated(*pooled(row, number), TOL)) is not None]
         if found:
             lines.append([number, *_trusted(found)])
     if not lines:
