@@ -144,6 +144,7 @@ class _Given(NamedTuple):
     difficulty: int | None
     problems: Path | None
     abstain: float | None
+    beta: float | None
 
 
 def _command(
@@ -156,6 +157,7 @@ def _command(
     difficulty: int | None = None,
     problems: Path | None = None,
     abstain: float | None = None,
+    beta: float | None = None,
 ) -> _Given:
     """Evaluates a run: prints one JSON object, and of a run on images draws confusion.png into it.
 
@@ -169,8 +171,9 @@ def _command(
         difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
         problems: Puzzles, or a text, of your own: a file. None: those of the run.
         abstain: Residual above which an answer is refused; said is what that is worth. Not of images. None: all count.
+        beta: Share of its step that a solve takes, below 1 where it swings. Not of images. None: the run's own.
     """
-    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems, abstain)
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems, abstain, beta)
 
 
 def main(arguments: list[str]) -> None:
@@ -182,12 +185,12 @@ def main(arguments: list[str]) -> None:
         if opener_of(given.run) in MEASURED:
             print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
             return
-        if any(value is not None for value in (given.difficulty, given.problems, given.abstain)):
+        if any(value is not None for value in (given.difficulty, given.problems, given.abstain, given.beta)):
             raise UserError(
-                f"--difficulty, --problems and --abstain go with runs on puzzles, text or inverse problems; "
+                f"--difficulty, --problems, --abstain and --beta go with runs on puzzles, text or inverse problems; "
                 f"{given.run} holds none."
             )
-        evaluation = evaluated(*given[:-3])
+        evaluation = evaluated(*given[:-4])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:
             draw(given.run, evaluation)

@@ -123,7 +123,7 @@ def test_abstaining_goes_with_puzzles_and_the_like(tmp_path, capsys, command):
     claim(tmp_path, tiny_images(tmp_path), OPENER)
     with pytest.raises(SystemExit):
         command.main([str(tmp_path), *(["x.png"] if command is predict else []), "--abstain", "0.1"])
-    assert "--abstain go with runs on puzzles" in capsys.readouterr().err
+    assert "go with runs on puzzles" in capsys.readouterr().err
 
 
 def test_evaluate_tells_what_refusing_is_worth(run, capsys):
@@ -132,6 +132,8 @@ def test_evaluate_tells_what_refusing_is_worth(run, capsys):
         result = json.loads(capsys.readouterr().out)
         assert (result["kept"], result["abstain"]) == (kept, threshold)
         assert result["kept_accuracy"] == (pytest.approx(result["accuracy"]) if kept else None)
+    evaluate.main([str(run), "--beta", "0.5"])
+    assert json.loads(capsys.readouterr().out)["forward_residual"] != result["forward_residual"]
     with pytest.raises(SystemExit):
         evaluate.main([str(run), "--abstain", "0"])
     assert "--abstain must be a positive residual, but is 0" in capsys.readouterr().err

@@ -39,6 +39,7 @@ def measured_run(
     difficulty: int | None = None,
     problems: Path | None = None,
     abstain: float | None = None,
+    beta: float | None = None,
 ) -> dict[str, Any]:
     """What a checkpoint of a run achieves; arguments as those of `deq_jax.evaluate`.
 
@@ -50,7 +51,7 @@ def measured_run(
             "--data-dir and --split go with runs on images; what this run learns from is drawn anew in every step."
         )
     room = importlib.import_module(opener_of(run) or "")
-    config = with_solve(read_config(run, room.Config), tol, max_iter)
+    config = with_solve(read_config(run, room.Config), tol, max_iter, beta)
     if difficulty is not None and problems is not None:
         raise UserError("--difficulty and --problems exclude each other: a file's problems are as hard as they are.")
     if difficulty is not None:
@@ -83,13 +84,16 @@ def measured(
     }
 
 
-def with_solve[Configuration: Any](config: Configuration, tol: float | None, max_iter: int | None) -> Configuration:
+def with_solve[Configuration: Any](
+    config: Configuration, tol: float | None, max_iter: int | None, beta: float | None = None
+) -> Configuration:
     """The configuration to evaluate by: the run's, but for what is given here.
 
     Raises:
         UserError: no solve can be so.
     """
-    given: dict[str, Any] = {name: value for name, value in (("tol", tol), ("max_iter", max_iter)) if value is not None}
+    named = {"tol": tol, "max_iter": max_iter, "beta": beta}
+    given: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     try:
         return dataclasses.replace(config, evaluation=dataclasses.replace(config.evaluation, **given))
     except ValueError as error:
