@@ -1,7 +1,8 @@
 """Evaluates a run: python -m deq_jax.evaluate RUN [--checkpoint best] [--split test] [--tol 1e-4] [--data-dir DIR].
 
 Prints one JSON object. Of a run on puzzles, text or inverse problems it has the task's metrics, and `--difficulty` and
-`--max-iter` may be other than they ever were in training: see `deq_jax.tasks.measuring`. Of one on images: `loss`,
+`--max-iter` may be other than they ever were in training: see `deq_jax.tasks.measuring`; with `--abstain
+RESIDUAL`, what refusing answers of a larger residual is worth. Of one on images: `loss`,
 `accuracy`, `forward_iterations` (evaluations of f an image, on average),
 `forward_residual`, `converged` (share of images whose solve reached its tolerance), `class_accuracy` (by the classes'
 names), `count` (images), `step`, `dataset`, `split`, the solve's `tol` and `max_iter`, and `flip`: whether an image's
@@ -142,6 +143,8 @@ class _Given(NamedTuple):
     checkpoint: str
     difficulty: int | None
     problems: Path | None
+    abstain: float | None
+    beta: float | None
 
 
 def _command(
@@ -153,6 +156,8 @@ def _command(
     checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
     difficulty: int | None = None,
     problems: Path | None = None,
+    abstain: float | None = None,
+    beta: float | None = None,
 ) -> _Given:
     """Evaluates a run: prints one JSON object, and of a run on images draws confusion.png into it.
 
@@ -165,8 +170,10 @@ def _command(
         checkpoint: The weights to evaluate: the last, the best on the test split, or those of a step.
         difficulty: Of puzzles: bits of a string, tiles a side of a maze, givens of a board. None: that of training.
         problems: Puzzles, or a text, of your own: a file. None: those of the run.
+        abstain: Residual above which an answer is refused; said is what that is worth. Not of images. None: all count.
+        beta: Share of its step that a solve takes, below 1 where it swings. Not of images. None: the run's own.
     """
-    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems)
+    return _Given(run, data_dir, split, tol, max_iter, checkpoint, difficulty, problems, abstain, beta)
 
 
 def main(arguments: list[str]) -> None:
@@ -178,9 +185,12 @@ def main(arguments: list[str]) -> None:
         if opener_of(given.run) in MEASURED:
             print(json.dumps(measured_run(*given), allow_nan=False), flush=True)
             return
-        if given.difficulty is not None or given.problems is not None:
-            raise UserError(f"--difficulty and --problems go with runs on puzzles or text; {given.run} holds none.")
-        evaluation = evaluated(*given[:-2])
+        if any(value is not None for value in (given.difficulty, given.problems, given.abstain, given.beta)):
+            raise UserError(
+                f"--difficulty, --problems, --abstain and --beta go with runs on puzzles, text or inverse problems; "
+                f"{given.run} holds none."
+            )
+        evaluation = evaluated(*given[:-4])
         print(json.dumps(evaluation.result, allow_nan=False), flush=True)
         try:
             draw(given.run, evaluation)

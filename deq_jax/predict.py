@@ -1,8 +1,9 @@
-"""What a run says of images: python -m deq_jax.predict RUN IMAGE... [--json] [--checkpoint best].
+"""What a run says of images, or of puzzles: python -m deq_jax.predict RUN FILE... [--json] [--checkpoint best].
 
-A table, or with --json an object a line: `file`, `class`, `probability`, `residual` (of the solve, relative) and
-`evaluations` (of the cell f); there a value that is not finite is null. Files that are no images are named on stderr,
-the others are predicted, and the exit status is 2.
+Of images a table, or with --json an object a line: `file`, `class`, `probability`, `residual` (of the solve, relative)
+and `evaluations` (of the cell f); there a value that is not finite is null. Files that are no images are named on
+stderr, the others are predicted, and the exit status is 2. Of puzzles, in text files, the answers and whether their
+solves are to be believed: see `deq_jax.tasks.puzzles.answers`.
 """
 
 import itertools
@@ -11,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,10 @@ from jaxtyping import UInt8
 
 from deq_jax.tasks.images.use.classifier import Classifier, answering, load
 from deq_jax.tasks.images.use.pictures import UnreadableError, read, require_channels
+from deq_jax.tasks.puzzles import answers as puzzles
+from deq_jax.tasks.puzzles.task import OPENER as PUZZLES
 from deq_jax.training.devices.devices import all_devices
+from deq_jax.training.disk.folder import opener_of
 from deq_jax.training.errors import UserError, reported_errors
 from deq_jax.training.process.cli import parse_function
 from deq_jax.training.process.compilation import require_backend, told_of_memory, use_persistent_cache
@@ -95,45 +99,77 @@ def _finite(value: Any) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+class _Given(NamedTuple):
+    run: Path
+    files: tuple[str, ...]
+    json: bool
+    checkpoint: str
+    max_iter: int | None
+    abstain: float | None
+
+
 def _command(
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
-    images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE...")],
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")],
     json: bool = False,
     checkpoint: Annotated[str, tyro.conf.arg(metavar="best|last|STEP")] = "last",
-) -> tuple[Path, tuple[str, ...], bool, str]:
-    """Says the class of image files of any size: its probability, and the residual and evaluations of the solve.
+    max_iter: int | None = None,
+    abstain: float | None = None,
+) -> _Given:
+    """Says the class of image files of any size, or answers puzzles, and how far the solves have come.
 
     Args:
         run: Folder of the run, the --out of its training.
-        images: Image files. They are resized and cropped to the size of the images that the model was trained on.
-        json: Print a JSON object a line instead of a table.
+        files: Image files, resized and cropped to the size of the images that the model was trained on; or text files
+            of puzzles, a character a place, an empty line between two of them.
+        json: Print a JSON object a line.
         checkpoint: The weights to use: the last, the best on the test split, or those of a step.
+        max_iter: Of puzzles: evaluations of f at most. None: the run's own.
+        abstain: Of puzzles: the residual above which an answer is refused. None: those are whose solve has not
+            converged.
     """
-    return run, images, json, checkpoint
+    return _Given(run, files, json, checkpoint, max_iter, abstain)
 
 
 def main(arguments: list[str]) -> None:
     """The command line."""
     with reported_errors(), told_of_memory("number of images at a time"):
-        run, files, wants_json, checkpoint = parse_function(
-            _command, arguments, prog="python -m deq_jax.predict", has_switches=True
-        )
-        if not files:
-            raise UserError("no image is named: python -m deq_jax.predict RUN IMAGE...")
+        given = parse_function(_command, arguments, prog="python -m deq_jax.predict", has_switches=True)
+        if not given.files:
+            raise UserError("no file is named: python -m deq_jax.predict RUN FILE...")
         require_backend()
         use_persistent_cache()
-        classifier = load(run, checkpoint)
-        if classifier.note:
-            print(f"note: {classifier.note}", file=sys.stderr)
-        failed: list[tuple[str, str]] = []
-        rows = predict_files(classifier, files, failed)
-        lines = (json.dumps(row, allow_nan=False) for row in rows)
-        for line in lines if wants_json else _table(rows, files, classifier.classes):
+        if opener_of(given.run) == PUZZLES:
+            _answer(given)
+        elif given.max_iter is not None or given.abstain is not None:
+            raise UserError(f"--max-iter and --abstain go with runs on puzzles; {given.run} holds none.")
+        else:
+            _classify(given)
+
+
+def _answer(given: _Given) -> None:
+    paths = [Path(file) for file in given.files]
+    rows = puzzles.answer_files(
+        given.run, paths, max_iter=given.max_iter, abstain=given.abstain, checkpoint=given.checkpoint
+    )
+    for row in rows:
+        for line in [json.dumps(row, allow_nan=False)] if given.json else puzzles.block(row):
             print(line, flush=True)
-        for file, why in failed:
-            print(f"error: {_shown(file)} cannot be predicted: {why}.", file=sys.stderr)
-        if failed:
-            sys.exit(UserError.status)
+
+
+def _classify(given: _Given) -> None:
+    classifier = load(given.run, given.checkpoint)
+    if classifier.note:
+        print(f"note: {classifier.note}", file=sys.stderr)
+    failed: list[tuple[str, str]] = []
+    rows = predict_files(classifier, given.files, failed)
+    lines = (json.dumps(row, allow_nan=False) for row in rows)
+    for line in lines if given.json else _table(rows, given.files, classifier.classes):
+        print(line, flush=True)
+    for file, why in failed:
+        print(f"error: {_shown(file)} cannot be predicted: {why}.", file=sys.stderr)
+    if failed:
+        sys.exit(UserError.status)
 
 
 if __name__ == "__main__":

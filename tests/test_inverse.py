@@ -10,29 +10,15 @@ from flax import nnx
 import deq_jax
 from deq_jax import evaluate, nn
 from deq_jax.tasks.inverse.blur import blur_matrix, blurred
-from deq_jax.tasks.inverse.config import Config, DataConfig, ModelConfig
+from deq_jax.tasks.inverse.config import DataConfig, ModelConfig
 from deq_jax.tasks.inverse.data import Patched, photographs
 from deq_jax.tasks.inverse.model import apply_blur, build_model
 from deq_jax.tasks.inverse.task import open_task, restored
 from deq_jax.tasks.presets import train
-from deq_jax.training.settings.solves import AdjointConfig, EvaluationSettings, SolverConfig
 from deq_jax.training.settings.update import PenaltyConfig
 from deq_jax.training.steps.solving import build_adjoint, build_solver
+from tests.inverse import tiny
 from tests.runs import records, without_times
-
-
-def tiny(out, **changes):
-    """One epoch of three steps on patches of 8×8 pixels."""
-    settings = {
-        "epochs": 1,
-        "batch_size": 4,
-        "solver": SolverConfig(method="forward-iteration", max_iter=6),
-        "adjoint": AdjointConfig(kind="phantom", steps=2),
-        "evaluation": EvaluationSettings(radius_samples=0),
-        "data": DataConfig(side=8, epoch=12, test=4),
-        "model": ModelConfig(channels=4),
-    }
-    return Config(out=out, **settings | changes)
 
 
 def built(config):

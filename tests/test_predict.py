@@ -202,7 +202,7 @@ def damaged(run):
             ["{run}", "a.png", "--checkpoint", "first"],
             "expected best, last, or a step. There are: 7.",
         ),
-        (lambda run: None, ["{run}"], "no image is named: python -m deq_jax.predict RUN IMAGE..."),
+        (lambda run: None, ["{run}"], "no file is named: python -m deq_jax.predict RUN FILE..."),
         (lambda run: None, [], "RUN"),
         (lambda run: None, ["{run}", "a.png", "--jsn"], "--jsn"),
     ],

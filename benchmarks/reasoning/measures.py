@@ -1,114 +1,121 @@
-"""What a trained network does with problems harder than it was trained on."""
+"""What a trained network does with puzzles harder than it was trained on, with as many evaluations as one likes."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from deq_jax.states.trees import flatten_samples
+from benchmarks.reasoning.contestants import EQUILIBRIUM, LAYERS, Questions
 from deq_jax.tasks.measuring import with_solve
+from deq_jax.tasks.puzzles.answers import Answers, answers, network
 from deq_jax.tasks.puzzles.config import Config
-from deq_jax.tasks.puzzles.model import PuzzleModel, answered
 from deq_jax.tasks.puzzles.problems import Problem
-from deq_jax.tasks.puzzles.task import of_difficulty, open_task
-from deq_jax.training.loading import restored
-from deq_jax.training.steps.batches import eval_batches
-from deq_jax.training.steps.model import opened
+from deq_jax.tasks.puzzles.task import open_task
 
 TOL = 1e-4
+STARTS = 5
+"""Starts of which the one of the lowest residual is picked: zeros, and random ones."""
+_COMPARED = 32
+"""Problems at each difficulty that are solved from several starts."""
 
 
-class Solved(NamedTuple):
-    """Problem by problem."""
+class Measured:
+    """A finished run, solved at any difficulty, with any number of evaluations, from any start."""
 
-    exact: np.ndarray
-    residual: np.ndarray
-    evaluations: np.ndarray
-    answer: np.ndarray
-    state: np.ndarray
-    """Flat, ``[problems, n]``."""
-
-
-class Network:
-    """A trained run, solved at any difficulty, with any number of evaluations, from any start."""
-
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, questions: Questions):
         self.config = config
+        self.questions = questions
 
-    def problems(self, difficulty: int, count: int) -> Problem:
+    def problems(self, difficulty: int) -> Problem:
         """Those of the test split."""
-        data = dataclasses.replace(self.config.data, difficulty=difficulty, test=count)
+        data = dataclasses.replace(self.config.data, difficulty=difficulty, test=self.questions.problems)
         return open_task(dataclasses.replace(self.config, data=data), ["test"]).data.splits["test"]
 
-    def solve(self, problems: Problem, max_iter: int, start: int | None = None) -> Solved:
-        """From zeros, or from the random state of a number."""
-        solved = self._solver(max_iter)
-        parts = []
-        for batch in eval_batches(problems, self.config.batch_size):
-            key = None if start is None else jax.random.key(start)
-            values = jax.device_get(solved(batch.examples.clues, key))
-            parts.append([np.asarray(value)[batch.mask] for value in values])
-        answer, residual, evaluations, state = (np.concatenate(values) for values in zip(*parts, strict=True))
-        exact = (answer == problems.answer).all((1, 2))
-        return Solved(exact, residual, evaluations, answer, state)
+    def solve(self, clues: Any, max_iter: int, z0: np.ndarray | None = None) -> Answers:
+        """From zeros, or from states that are given."""
+        return answers(self._network(max_iter), clues, self.config.batch_size, z0)
 
     @functools.lru_cache(maxsize=4)  # noqa: B019
-    def _solver(self, max_iter: int) -> Callable[..., tuple[Any, ...]]:
-        config = with_solve(of_difficulty(self.config, self.config.data.difficulty), TOL, max_iter)
-        task = open_task(dataclasses.replace(config, data=dataclasses.replace(config.data, test=1)), ["test"])
-        fresh, state = restored(config.out, task, config)
-        model: PuzzleModel = opened(fresh, training=False)(*state.evaluated)
+    def _network(self, max_iter: int) -> Any:
+        return network(self.config.out, with_solve(self.config, TOL, max_iter))
 
-        @jax.jit
-        def solved(clues: Any, key: Any) -> tuple[Any, ...]:
-            z0 = None
-            if key is not None:
-                shape = (*clues.shape, config.model.channels)
-                z0 = jax.random.normal(key, shape)
-            logits, solution = model(clues, z0)
-            flat = jnp.concatenate(jax.tree.leaves(flatten_samples(solution.value)), axis=1)
-            return answered(logits), solution.residual, solution.iterations, flat
-
-        return solved
+    def random_states(self, clues: Any, seed: int) -> np.ndarray:
+        """States to start from, of a normal distribution, as half of those in training."""
+        shape = (*clues.shape, self.config.model.channels)
+        return np.asarray(jax.random.normal(jax.random.key(seed), shape))
 
 
-class Calibration(NamedTuple):
-    """Refusing what did not converge."""
+def measured(config: Config, questions: Questions, contestant: str) -> dict[str, Any]:
+    """All that is asked of one run, as JSON values.
 
-    threshold: float
-    """Residual above which an answer is refused."""
-    found: float
-    """Share of the wrong answers that are refused."""
-    refused: float
-    """Share of the right ones that are."""
+    `problems`: by difficulty, by evaluations at most, three lists, a number a problem: `wrong` (share of its places),
+    `residual` and `evaluations`. `independence`: by difficulty, see `independence`. `restarts`: see `restarts`.
+    """
+    run, last = Measured(config, questions), questions.evaluations[-1]
+    found: dict[str, Any] = {"problems": {}, "independence": {}}
+    for difficulty in questions.difficulties:
+        problems = run.problems(difficulty)
+        # Layers are as many as they are.
+        numbers = (last,) if contestant == LAYERS else questions.evaluations
+        solved = {number: run.solve(problems.clues, number) for number in numbers}
+        found["problems"][str(difficulty)] = {str(number): _told(solved[number], problems) for number in numbers}
+        if contestant != LAYERS:
+            found["independence"][str(difficulty)] = independence(run, problems, last)
+        if contestant == EQUILIBRIUM and difficulty == questions.difficulties[-1]:
+            found["restarts"] = restarts(run, problems, last, solved[last])
+    return found
 
 
-def calibrated(solved: Solved, most_refused: float = 0.05) -> Calibration | None:
-    """The threshold that refuses the most wrong answers and at most so many right ones; None without both kinds."""
-    right, wrong = solved.residual[solved.exact], solved.residual[~solved.exact]
-    if not len(right) or not len(wrong):
-        return None
-    threshold = float(np.sort(right)[len(right) - 1 - int(most_refused * len(right))])
-    return Calibration(threshold, float((wrong > threshold).mean()), float((right > threshold).mean()))
+def independence(run: Measured, problems: Problem, max_iter: int) -> dict[str, float]:
+    """Whether solves from other starts come to the same, of some problems.
 
-
-def agreement(one: Solved, other: Solved) -> tuple[float, float]:
-    """Of solves from two starts: the share of problems with one answer, and the mean cosine between the states.
+    `same_answer` is the share of problems with one answer from zeros and from a random state. `alignment` is the mean
+    cosine between where solves come to from zeros and from the state that another problem's solve has come to, and
+    `random_alignment` from a random state.
 
     Source: the asymptotic alignment of Anil et al., "Path independent equilibrium models can better exploit test-time
     computation", 2022.
     """
-    same = (one.answer == other.answer).all((1, 2)).mean()
-    lengths = np.linalg.norm(one.state, axis=1) * np.linalg.norm(other.state, axis=1)
-    return float(same), float(((one.state * other.state).sum(1) / lengths).mean())
+    clues = problems.clues[:_COMPARED]
+    zero = run.solve(clues, max_iter)
+    random = run.solve(clues, max_iter, run.random_states(clues, seed=1))
+    other = run.solve(clues, max_iter, np.roll(zero.state, 1, axis=0))
+    return {
+        "same_answer": float((zero.answer == random.answer).all((1, 2)).mean()),
+        "alignment": cosine(zero, other),
+        "random_alignment": cosine(zero, random),
+    }
 
 
-def best_of(solves: list[Solved]) -> float:
-    """The share of problems that are right where of every one the solve of the lowest residual counts."""
-    residuals = np.stack([solve.residual for solve in solves])
-    exact = np.stack([solve.exact for solve in solves])
-    return float(np.take_along_axis(exact, residuals.argmin(0)[None], 0).mean())
+def cosine(one: Answers, other: Answers) -> float:
+    """The mean cosine between the states of the same problems."""
+    a, b = (np.asarray(solved.state).reshape(len(solved.state), -1) for solved in (one, other))
+    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / lengths).mean())
+
+
+def restarts(run: Measured, problems: Problem, max_iter: int, zero: Answers) -> dict[str, float]:
+    """The share of problems that are right from zeros, of `STARTS` starts by the lowest residual, and by any."""
+    clues = problems.clues
+    solves = [zero, *(run.solve(clues, max_iter, run.random_states(clues, seed)) for seed in range(1, STARTS))]
+    exact = np.stack([(solve.answer == problems.answer).all((1, 2)) for solve in solves])
+    picked = best_of(np.stack([solve.residual for solve in solves]), exact)
+    return {"zeros": float(exact[0].mean()), "picked": float(picked.mean()), "any": float(exact.any(0).mean())}
+
+
+def best_of(residual: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    """Whether the solve of the lowest residual is right, of arrays [starts, problems]."""
+    return np.take_along_axis(exact, residual.argmin(0)[None], 0)[0]
+
+
+def _told(solved: Answers, problems: Problem) -> dict[str, list[float]]:
+    wrong = (solved.answer != problems.answer).mean((1, 2))
+    # Strict JSON has no infinity: what has no residual, has a large one.
+    residual = np.nan_to_num(np.asarray(solved.residual, float), nan=1e9, posinf=1e9)
+    return {
+        "wrong": [float(f"{share:.4g}") for share in wrong],
+        "residual": [float(f"{value:.3g}") for value in residual],
+        "evaluations": solved.evaluations.tolist(),
+    }

@@ -2,13 +2,14 @@
 
 A run counts once it has been trained to its end. Runs whose settings differ in the seed alone are one row. Where its
 folder holds ``evaluations.jsonl``, as ``python -m benchmarks.report.tolerances`` writes it, that is shown, too.
+Sections that other commands have put into the page stay there.
 """
 
 from pathlib import Path
 
 import tyro
 
-from benchmarks.report import picture, tables
+from benchmarks.report import picture, sections, tables
 from benchmarks.report.runs import finished, grouped
 
 
@@ -28,7 +29,8 @@ def main(
         raise SystemExit(f"no finished run below {runs}; train one first: python train.py digits")
     groups = grouped(found)
     picture.draw(groups, image)
-    out.write_text(tables.page(groups, picture.link(image, out)), encoding="utf-8")
+    others = sections.kept(out)
+    out.write_text("\n".join([tables.page(groups, picture.link(image, out)), *others]), encoding="utf-8")
     print(f"wrote {out} and {image}: {len(found)} of {len(folders)} runs were finished.")
 
 

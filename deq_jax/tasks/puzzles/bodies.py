@@ -35,8 +35,14 @@ class Equilibrium(nnx.Module):
     state before every evaluation. What is learned is to come to the answer from wherever one is, and to stay there; and
     that what one place tells another has to be told clearly, or it would be lost on a way longer than those learned on.
 
-    Source: the segments of Bai et al., "Equilibrium reasoners", 2026; the starts of Anil et al., "Path independent
-    equilibrium models can better exploit test-time computation", 2022.
+    A step goes ``z ← z + damping · (f(z) − z)``, as the solver's does. Up to ``before`` of them come before the first
+    segment, without a gradient, in a number that is drawn anew for every batch: what is learned is to stay at an answer
+    that was come to long ago, too.
+
+    Source: the segments and the damping of Bai et al., "Equilibrium reasoners", 2026; the starts of Anil et al., "Path
+    independent equilibrium models can better exploit test-time computation", 2022; the evaluations before, of a random
+    number and without a gradient, from the progressive loss of Bansal et al., "End-to-end algorithm synthesis with
+    recurrent networks", 2022.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class Equilibrium(nnx.Module):
         *,
         segments: int | None,
         steps: int,
+        before: int,
+        damping: float,
         noise: float,
         start: float,
         rngs: nnx.Rngs,
@@ -54,6 +62,8 @@ class Equilibrium(nnx.Module):
         self.deq = nn.DEQ(cell, solver=solver, adjoint=adjoint)
         self.segments = segments
         self.steps = steps
+        self.before = before
+        self.damping = damping
         self.noise = noise
         self.start = start
         self.rngs = nnx.Rngs(noise=rngs.noise())
@@ -67,6 +77,7 @@ class Equilibrium(nnx.Module):
             solution = self.deq(x, z0=z, report=report)
             return [solution.value], solution
         states: list[State] = []
+        z = self._come_before(z, x)
         for _ in range(self.segments):
             z = self._segment(lax.stop_gradient(z), x)
             states.append(z)
@@ -83,9 +94,25 @@ class Equilibrium(nnx.Module):
 
     def _segment(self, z: State, x: Injection) -> State:
         def evaluate(z: State, key: Key[Array, ""]) -> tuple[State, None]:
-            return self.cell(z + self.noise * jax.random.normal(key, z.shape, z.dtype), x), None
+            return self._step(self.cell, z, x, key), None
 
         return lax.scan(evaluate, z, jax.random.split(self.rngs.noise(), self.steps))[0]
+
+    def _come_before(self, z: State, x: Injection) -> State:
+        """What a random number of steps makes of the state, from 0 to ``before``."""
+        if not self.before:
+            return z
+        # A loop of a number that is not known beforehand has no gradient, so nothing in it may ask for one.
+        graph, weights = nnx.split(self.cell)
+        cell, x = nnx.merge(graph, lax.stop_gradient(weights)), lax.stop_gradient(x)
+        number = jax.random.randint(self.rngs.noise(), (), 0, self.before + 1)
+        key = self.rngs.noise()
+        return lax.fori_loop(0, number, lambda k, z: self._step(cell, z, x, jax.random.fold_in(key, k)), z)
+
+    def _step(self, cell: Cell, z: State, x: Injection, key: Key[Array, ""]) -> State:
+        z += self.noise * jax.random.normal(key, z.shape, z.dtype)
+        fz = cell(z, x)
+        return fz if self.damping == 1 else z + self.damping * (fz - z)
 
     def _normal(self, like: State, deviation: float) -> State:
         return deviation * jax.random.normal(self.rngs.noise(), like.shape, like.dtype)

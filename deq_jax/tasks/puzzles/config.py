@@ -50,8 +50,11 @@ class ModelConfig:
     """Segments of a training step; the answer after each of them counts."""
     steps: int = 16
     """Evaluations of a segment. Of the unrolled network and of that without recall: all that they are trained with."""
+    before: int = 0
+    """Evaluations before the first segment at most, a random number of them in every batch, without a gradient: so
+    what is late in a long solve is trained on, too. 0: none."""
     noise: float = 0.5
-    """Standard deviation of what is added to the state before every evaluation of a segment."""
+    """Standard deviation of what is added to the state before every evaluation of a training step."""
     start: float = 1.0
     """Standard deviation of the random states that half of the samples start from, in training; the others from 0."""
     layers: int = 6
@@ -60,7 +63,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no network can have."""
         require_positive(self, "channels", "inner_channels", "kernel_size", "segments", "steps", "layers")
-        require_not_negative(self, "noise", "start")
+        require_not_negative(self, "before", "noise", "start")
         if self.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, but is {self.kernel_size}")
 

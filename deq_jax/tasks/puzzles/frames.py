@@ -17,8 +17,10 @@ Shares = Float[np.ndarray, "frames height width"]
 _WALL, _FREE, _WAY, _START, _END = "#30343b", "#f4f1ea", "#e4572e", "#2e86ab", "#3aa655"
 
 
-def frames(model: PuzzleModel, clues: Grid, evaluations: Sequence[int]) -> Shares:
+def frames(model: PuzzleModel, clues: Grid, evaluations: Sequence[int], damping: float = 1.0) -> Shares:
     """How likely every place of one problem belongs to class 1 after each of these numbers of evaluations, from zeros.
+
+    Each goes ``z ← z + damping · (f(z) − z)``, as `deq_jax.forward_iteration` does.
 
     Raises:
         TypeError: the model is no equilibrium.
@@ -32,7 +34,7 @@ def frames(model: PuzzleModel, clues: Grid, evaluations: Sequence[int]) -> Share
 
     @jax.jit
     def once(z: jax.Array) -> jax.Array:
-        return cell(z, x)
+        return z + damping * (cell(z, x) - z)
 
     for number in steps:
         for _ in range(number):
@@ -41,9 +43,11 @@ def frames(model: PuzzleModel, clues: Grid, evaluations: Sequence[int]) -> Share
     return np.stack(shares)
 
 
-def strip(clues: Grid, shares: Shares, evaluations: Sequence[int], width: float = 9.0) -> Figure:
-    """The frames of a maze side by side: walls, and in colour the way that the network sees."""
-    figure = new_figure(width, width / len(shares) + 0.25)
+def strip(
+    clues: Grid, shares: Shares, evaluations: Sequence[int], width: float = 9.0, figure: Figure | None = None
+) -> Figure:
+    """The frames of a maze side by side, on this figure or a new one: walls, and in colour the way that is seen."""
+    figure = figure or new_figure(width, width / len(shares) + 0.25)
     for ax, share, number in zip(figure.subplots(1, len(shares), squeeze=False)[0], shares, evaluations, strict=True):
         ax.imshow(picture(clues, share), interpolation="nearest")
         ax.set_title(f"{number}", fontsize=9)

@@ -88,6 +88,8 @@ def build_model(config: Config, kind: Kind, solver: Solver, adjoint: Adjoint, rn
             adjoint,
             segments=segments,
             steps=of.steps,
+            before=of.before,
+            damping=config.solver.beta,
             noise=of.noise,
             start=of.start,
             rngs=rngs,

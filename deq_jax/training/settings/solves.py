@@ -20,8 +20,8 @@ class SolverConfig:
     """How the equilibrium z = f(z, x) is found."""
 
     method: Method = "anderson"
-    """Anderson acceleration; Broyden's method, which reads m, too; plain iteration: only tol, atol, max-iter; or for
-    monotone cells alone, a splitting, which reads alpha, too."""
+    """Anderson acceleration; Broyden's method, which reads m, too; plain iteration: only tol, atol, max-iter,
+    beta; or for monotone cells alone, a splitting, which reads alpha, too."""
     tol: float = 1e-2
     """Relative residual ‖f(z) − z‖ / ‖f(z)‖ at which a sample is done."""
     atol: float = 0.0
@@ -33,7 +33,7 @@ class SolverConfig:
     lam: float = 1e-4
     """Regularisation of Anderson's least squares, relative to each column of the differences."""
     beta: float = 1.0
-    """Mixing: 1 plain, below 1 damped."""
+    """Mixing of Anderson, and the share of its step that plain iteration takes: 1 plain, below 1 damped."""
     alpha: float | None = None
     """Step of a splitting. None: one that is safe, found in each solve."""
 
@@ -136,6 +136,8 @@ class EvaluationSettings:
     """As solver.atol."""
     max_iter: int | None = None
     """Evaluations of f at most."""
+    beta: float | None = None
+    """As solver.beta."""
     radius_samples: int = 16
     """Test samples whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
 

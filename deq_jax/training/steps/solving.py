@@ -23,7 +23,7 @@ def build_solver(config: SolverConfig) -> Solver:
     """The solver (f, z0) -> Solution that the settings describe."""
     bounds: dict[str, Any] = {"tol": config.tol, "atol": config.atol, "max_iter": config.max_iter}
     if config.method == "forward-iteration":
-        return functools.partial(deq_jax.forward_iteration, **bounds)
+        return functools.partial(deq_jax.forward_iteration, damping=config.beta, **bounds)
     if config.method == "peaceman-rachford":
         return functools.partial(deq_jax.peaceman_rachford, alpha=config.alpha, **bounds)
     if config.method == "forward-backward":

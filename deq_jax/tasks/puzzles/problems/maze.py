@@ -12,6 +12,8 @@ from deq_jax.tasks.puzzles.problems.problem import Grid, Kind, Problem
 from deq_jax.training.errors import UserError
 
 WALL, FREE, START, END = range(4)
+TILES, WAY = "#.SE", "*"
+"""How tiles are written, and those of an answer's way."""
 LARGEST = 513
 
 Tile = tuple[int, int]
@@ -42,7 +44,9 @@ def mazes(side: int) -> Kind:
         clues[start], clues[end] = START, END
         return Problem(clues, _way(clues, _joined(_to_root(parents, start), _to_root(parents, end))))
 
-    return Kind("mazes", f"{side} tiles a side", characters="#.SE", classes=2, side=None, draw=draw, solve=solve)
+    return Kind(
+        "mazes", f"{side} tiles a side", characters=TILES, classes=2, side=None, draw=draw, solve=solve, write=write
+    )
 
 
 def solve(clues: Grid) -> Grid:
@@ -64,6 +68,13 @@ def solve(clues: Grid) -> Grid:
     if _has_detour(clues, way):
         raise UserError("the maze has several solutions: more than one way leads from start to end.")
     return _way(clues, way)
+
+
+def write(clues: Grid, answer: Grid) -> list[str]:
+    """The maze with the answer's way in it, where it goes over free tiles."""
+    tiles = np.array(list(TILES))[np.asarray(clues)]
+    marked = np.where((np.asarray(answer) == 1) & (np.asarray(clues) == FREE), WAY, tiles)
+    return ["".join(row) for row in marked]
 
 
 def _carved(rng: np.random.Generator, rooms: int) -> tuple[np.ndarray, dict[Tile, Tile | None]]:

@@ -23,7 +23,7 @@ def prefix_sums(bits: int) -> Kind:
         clues = rng.integers(0, 2, (1, bits), np.int8)
         return Problem(clues, solve(clues))
 
-    return Kind("strings", f"{bits} bits", characters="01", classes=2, side=None, draw=draw, solve=solve)
+    return Kind("strings", f"{bits} bits", characters="01", classes=2, side=None, draw=draw, solve=solve, write=write)
 
 
 def solve(clues: Grid) -> Grid:
@@ -36,3 +36,9 @@ def solve(clues: Grid) -> Grid:
     if clues.ndim != 2 or clues.shape[0] != 1 or not np.isin(clues, (0, 1)).all():
         raise UserError(f"clues of shape {list(clues.shape)} are no string of bits; expected zeros and ones [1, bits].")
     return (np.cumsum(clues, axis=-1) % 2).astype(np.int8)
+
+
+def write(clues: Grid, answer: Grid) -> list[str]:
+    """The answer's bits."""
+    del clues
+    return ["".join(map(str, row)) for row in np.asarray(answer).tolist()]

@@ -35,6 +35,8 @@ class Kind(NamedTuple):
     """A random problem, which has one answer alone."""
     solve: Callable[[Any], Grid]
     """The answer to clues by a program that has learned nothing. Raises UserError where there is none, or several."""
+    write: Callable[[Grid, Grid], list[str]]
+    """Clues and an answer to them as text, a line a row."""
 
     @property
     def symbols(self) -> int:

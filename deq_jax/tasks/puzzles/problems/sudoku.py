@@ -60,7 +60,7 @@ def boards(side: int, givens: int, bases_seed: int = 0) -> Kind:
         base = _base(side, givens, bases_seed, int(rng.integers(BASES)))
         return _exchanged(rng, base, form.box)
 
-    return Kind(f"{side}×{side} boards", f"{givens} givens", ".123456789"[: side + 1], side, side, draw, solve)
+    return Kind(f"{side}×{side} boards", f"{givens} givens", ".123456789"[: side + 1], side, side, draw, solve, write)
 
 
 def solve(clues: Grid) -> Grid:
@@ -80,6 +80,12 @@ def solve(clues: Grid) -> Grid:
     if len(found) != 1:
         raise UserError(f"the board has {'several solutions' if found else 'no solution'}; expected one.")
     return (found[0] - 1).astype(np.int8)
+
+
+def write(clues: Grid, answer: Grid) -> list[str]:
+    """The answer's numbers, from 1."""
+    del clues
+    return ["".join(map(str, row)) for row in (np.asarray(answer) + 1).tolist()]
 
 
 def _first_two(clues: Grid) -> list[Grid]:
