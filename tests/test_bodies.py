@@ -4,6 +4,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from deq_jax.tasks.puzzles.config import DataConfig
+from deq_jax.tasks.puzzles.frames import frames
 from deq_jax.tasks.puzzles.model import build_model
 from deq_jax.tasks.puzzles.task import kind_of, learned, open_task
 from deq_jax.training.settings.solves import SolverConfig
@@ -76,3 +78,14 @@ def test_training_steps_are_damped_as_the_solver_s_are(tmp_path):
     lengths = [np.linalg.norm(np.asarray(a).reshape(len(a), -1), axis=1) for a in (fz - z, fz)]
     # The solver keeps the best of its iterates, of which this is one.
     assert (residuals <= lengths[0] / lengths[1] * (1 + 1e-3)).all()
+
+
+def test_frames_are_damped_as_a_solve_is(tmp_path):
+    config = tiny(tmp_path, data=DataConfig("maze", 5, epoch=8, test=1))
+    model, clues = built(config), open_task(config, ["test"]).data.splits["test"].clues
+    x = model.inject(clues)
+    z = model.body.cell.initial_state(x)
+    for _ in range(2):
+        z = z + 0.6 * (model.body.cell(z, x) - z)
+    shares = frames(model, clues[0], [2], damping=0.6)
+    np.testing.assert_allclose(shares[0], jax.nn.softmax(model.head(z))[0, ..., 1], rtol=1e-4)
