@@ -67,8 +67,9 @@ def kernel_gradient(x: Image, y: Convolved, like: Kernel, stride: int = 1) -> Ke
     """The cotangent of `conv`'s kernel: ``K̄[i, j, c, o] = Σ x[b, sh+i, sw+j, c] · y[b, h, w, o]``, shaped ``like`` it.
 
     On a CPU it is a matrix product for a few images at a time, of their neighbourhoods laid out as rows; the
-    compiler's own takes the images' pixels for a kernel of that size. With a stride, and elsewhere, it is the
-    compiler's own. Where a mesh spreads the images over devices, each sums over its own first.
+    compiler's own takes the images' pixels for a kernel of that size, and in a loop with a stride costs more than
+    twenty times as much. Elsewhere it is the compiler's own. Where a mesh spreads the images over devices, each sums
+    over its own first.
     """
     if devices_of(x.shape[0]) == 1:
         return _kernel_gradient(*_varying_alike(x, y, like), stride)
@@ -81,10 +82,9 @@ def kernel_gradient(x: Image, y: Convolved, like: Kernel, stride: int = 1) -> Ke
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _kernel_gradient(x: Image, y: Convolved, like: Kernel, stride: int) -> Kernel:
+    by_neighbourhoods = functools.partial(_by_neighbourhoods, stride=stride)
     by_transposition = functools.partial(_by_transposition, stride=stride)
-    if stride > 1:
-        return by_transposition(x, y, like)
-    return lax.platform_dependent(x, y, like, cpu=_by_neighbourhoods, default=by_transposition)
+    return lax.platform_dependent(x, y, like, cpu=by_neighbourhoods, default=by_transposition)
 
 
 def flipped(kernel: Kernel) -> Flipped:
@@ -98,8 +98,9 @@ def _by_transposition(x: Image, y: Convolved, like: Kernel, stride: int) -> Kern
     return kernel_bar
 
 
-def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
-    batch, height, width, channels = x.shape
+def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel, stride: int) -> Kernel:
+    batch, channels = x.shape[0], x.shape[-1]
+    height, width = y.shape[1:3]
     rows, columns, _, out_channels = like.shape
     wide = jnp.promote_types(x.dtype, jnp.float32)
     padded = jnp.pad(x, ((0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0)))
@@ -108,7 +109,10 @@ def _by_neighbourhoods(x: Image, y: Convolved, like: Kernel) -> Kernel:
 
     def product(pair: tuple[Array, Array]) -> Float[Array, "out_channels neighbourhood"]:
         padded, y = pair
-        shifts = [padded[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)]
+        ends = (height - 1) * stride + 1, (width - 1) * stride + 1
+        shifts = [
+            padded[:, i : i + ends[0] : stride, j : j + ends[1] : stride] for i in range(rows) for j in range(columns)
+        ]
         # The barriers keep both operands as they are laid out here: the product is fast in this form.
         neighbourhoods = lax.optimization_barrier(jnp.concatenate(shifts, axis=-1).reshape(-1, like[..., 0].size))
         transposed = lax.optimization_barrier(y.reshape(-1, out_channels).T)
@@ -137,7 +141,7 @@ def _conv_forward(x: Image, kernel: Kernel, stride: int) -> tuple[Convolved, tup
 
 def _conv_backward(stride: int, residuals: tuple[Image, Kernel, Array], y: Convolved) -> tuple[Image, Kernel]:
     x, kernel, transposed = residuals
-    return transposed_conv(y, transposed, stride, x.shape[1:3]), kernel_gradient(x, y, kernel, stride)
+    return transposed_conv(y, transposed, stride, _size(x)), kernel_gradient(x, y, kernel, stride)
 
 
 def _transposed_forward(
@@ -154,6 +158,10 @@ def _transposed_backward(
     return conv(x, kernel, stride), flipped(kernel_gradient(x, y, kernel, stride))
 
 
+def _size(x: Image) -> Size:
+    return x.shape[1], x.shape[2]
+
+
 def _gradient_forward(
     x: Image, y: Convolved, like: Kernel, stride: int
 ) -> tuple[Kernel, tuple[Image, Convolved, Kernel]]:
@@ -164,7 +172,7 @@ def _gradient_backward(
     stride: int, residuals: tuple[Image, Convolved, Kernel], bar: Kernel
 ) -> tuple[Image, Convolved, Kernel]:
     x, y, like = residuals
-    x_bar = transposed_conv(y, flipped(bar), stride, x.shape[1:3])
+    x_bar = transposed_conv(y, flipped(bar), stride, _size(x))
     return x_bar, conv(x, bar, stride), jnp.zeros_like(like)
 
 

@@ -109,10 +109,10 @@ class DEQ(nnx.Module):
         if hasattr(self.cell, "monotone_map"):
             if self.dtype is not None:
                 raise ValueError("a monotone cell is solved in the dtype of its state: leave out the dtype.")
-            f = self.cell.monotone_map(x)
+            of_cell = self.cell.monotone_map(x)
             if self.unroll is not None:
-                return repeated(f, z0, times=self.unroll)
-            return monotone_fixed_point(f, z0, solver=self.solver, adjoint=self.adjoint, report=report)
+                return repeated(of_cell, z0, times=self.unroll)
+            return monotone_fixed_point(of_cell, z0, solver=self.solver, adjoint=self.adjoint, report=report)
         graph, state = nnx.split(prepared(self.cell))
         state = nnx.with_vars(state, ref=False)  # values, which f may depend on
 

@@ -200,7 +200,7 @@ def _moments(
 
 def _scale_and_bias(
     channels: int, is_affine: bool, param_dtype: DTypeLike
-) -> tuple[nnx.Param, nnx.Param] | tuple[None, None]:
+) -> tuple[nnx.Param | None, nnx.Param | None]:
     if not is_affine:
         return None, None
     return nnx.Param(jnp.ones(channels, param_dtype)), nnx.Param(jnp.zeros(channels, param_dtype))

@@ -79,8 +79,8 @@ class NormalisedConv(nnx.Module):
     def plain(self) -> Conv:
         """The plain convolution that this one computes; gradients of its kernel reach ``v`` and ``s``."""
         side, _, in_channels, out_channels = self.kernel.shape
-        is_free = self.max_gain is None
-        gain = self.gain[...] if is_free else self.max_gain * jax.nn.sigmoid(self.gain_logit[...])
+        bound = self.max_gain
+        gain = self.gain[...] if bound is None else bound * jax.nn.sigmoid(self.gain_logit[...])
         kernel = normalised_kernel(self.kernel[...], gain)
         return Conv(
             in_channels,

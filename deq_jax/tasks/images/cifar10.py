@@ -142,7 +142,7 @@ def multiscale() -> Config:
     return dataclasses.replace(
         fast,
         out=Path("runs/multiscale"),
-        epochs=24,
+        epochs=16,
         model=ModelConfig(
             kind="deq",
             cell="multiscale",
@@ -156,7 +156,10 @@ def multiscale() -> Config:
             mean=MEAN,
             deviation=DEVIATION,
         ),
-        early=EarlyConfig(share=0.2, unroll=4),
+        solver=SolverConfig(max_iter=8),
+        adjoint=AdjointConfig(tol=5e-2, max_iter=4),
+        early=EarlyConfig(share=0.15, unroll=4),
+        evaluation=dataclasses.replace(fast.evaluation, every=4),
     )
 
 
