@@ -136,10 +136,10 @@ class EvaluationSettings:
     """As solver.atol."""
     max_iter: int | None = None
     """Evaluations of f at most."""
-    beta: float | None = None
-    """As solver.beta."""
     radius_samples: int = 16
     """Test samples whose Jacobian's spectral radius is estimated at their equilibria; 0: none."""
+    beta: float | None = None
+    """As solver.beta."""
 
     def __post_init__(self) -> None:
         """Raises ValueError on a setting that no evaluation can use."""
