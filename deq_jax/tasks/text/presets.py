@@ -47,15 +47,15 @@ def text_gpu() -> Config:
 
     FOLDER holds the text, in folders train and test. The network has been built, not trained: of its authors'
     settings it has features, heads, segments, memory, dropout, rate and evaluations; its embedding is tied,
-    where theirs is adaptive. In the first tenth of its steps it evaluates twice, as theirs unrolls two layers then.
+    where theirs is adaptive. In the first tenth of its steps two evaluations are unrolled, as in theirs.
     """
     return Config(
         out=Path("runs/text-gpu"),
         epochs=30,
         batch_size=28,
-        early=EarlyConfig(share=0.107, adjoint_kind="phantom", max_iter=2),
+        early=EarlyConfig(share=0.107, unroll=2),
         solver=SolverConfig(tol=1e-2, max_iter=30),
-        adjoint=AdjointConfig(method="broyden", tol=1e-2, max_iter=35, m=30, steps=2),
+        adjoint=AdjointConfig(method="broyden", tol=1e-2, max_iter=35, m=30),
         optimizer=OptimizerConfig(schedule="onecycle", learning_rate=2.5e-4, warmup=0.053, clip=0.25),
         evaluation=EvaluationSettings(radius_samples=0),
         data=DataConfig(unit="tokens", vocabulary=32_512, length=150, segments=2, epoch=280_000, test=1024),
