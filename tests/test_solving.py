@@ -22,7 +22,7 @@ class Model(nnx.Module):
     [
         ("anderson", deq_jax.anderson, {"m": 3, "lam": 1e-3, "beta": 0.5}),
         ("broyden", deq_jax.broyden, {"m": 3}),
-        ("forward-iteration", deq_jax.forward_iteration, {}),
+        ("forward-iteration", deq_jax.forward_iteration, {"damping": 0.5}),
     ],
 )
 def test_a_method_is_the_solver_of_that_name_with_the_settings_it_reads(method, solver, options):
