@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
 
 from deq_jax.nn import convolution
-from deq_jax.nn.convolution import conv, kernel_gradient
+from deq_jax.nn.convolution import conv, flipped, kernel_gradient, transposed_conv
 
 
 def stock_conv(x, kernel, stride=1):
@@ -29,6 +29,15 @@ def test_convolution_and_its_derivatives_are_the_stock_ones(x64, size, stride):
     for one, other in zip(jax.vjp(ours, x, kernel)[1](y), jax.vjp(stock, x, kernel)[1](y), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)  # float64, sums of 180 terms
     check_grads(jax.jit(ours), (x, kernel), order=2, modes=["rev"])
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_transposed_convolution_s_derivatives_are_right_in_its_kernel_too(x64, stride):
+    y = jax.random.normal(jax.random.key(0), (2, 3, 2, 3))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, 4, 3))
+    size = 3 * stride, 2 * stride
+    transposed = jax.jit(lambda y, kernel: transposed_conv(y, kernel, stride, size))
+    check_grads(transposed, (y, flipped(kernel)), order=2, modes=["rev"])
 
 
 @pytest.mark.parametrize("stride", [1, 2])

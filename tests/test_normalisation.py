@@ -115,3 +115,13 @@ def test_what_cannot_be_built_is_refused():
         unchecked(Conv.__init__)(nnx.Module.__new__(Conv), 3, 4, (3, 2.5), rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="6 channels do not fall into 4 groups"):
         GroupNorm(6, 4)
+
+
+@pytest.mark.parametrize("make", [functools.partial(GroupNorm, num_groups=2), BatchNorm])
+def test_without_scale_and_bias_there_is_nothing_to_learn(make):
+    plain, learned = make(4, is_affine=False), make(4)
+    assert not jax.tree.leaves(nnx.state(plain, nnx.Param))
+    x = 3 + 5 * jax.random.normal(jax.random.key(0), (6, 3, 3, 4))
+    np.testing.assert_allclose(plain(x), learned(x), atol=1e-6)
+    with pytest.raises(ValueError, match=r"takes \[batch, \.\.\., 4\]"):
+        plain(x[..., :1])

@@ -149,6 +149,15 @@ def test_solves_that_fall_short_of_a_rising_residual_are_told(tmp_path):
     assert "90% of the solves fall short of their tolerance, at a residual of 9.0e-01, 1.0e-03 at the start" in ailment
 
 
+def test_the_first_solves_after_unrolled_steps_are_the_start_of_residuals(tmp_path):
+    """A residual that nobody had measured before has not risen."""
+    unrolled = [line(step, 2.3, residual=None, converged=None) for step in range(1, 6)]
+    solved = [line(step, 2.2, residual=0.3, converged=0.0) for step in range(6, 12)]
+    assert Watch([*unrolled, *solved], print, Settings(tmp_path)).ailment() is None
+    risen = [line(step, 2.2, residual=5.0, converged=0.0) for step in range(12, 18)]
+    assert "3.0e-01 at the start" in Watch([*unrolled, *solved, *risen], print, Settings(tmp_path)).ailment()
+
+
 def test_the_advice_names_what_the_run_has(tmp_path):
     penalised = Settings(tmp_path, penalty=PenaltyConfig(weight=1.0), optimizer=OptimizerConfig(clip=1.0))
     assert "a lower penalty.weight" in advice(penalised)

@@ -57,3 +57,13 @@ def test_a_stride_takes_any_size():
     stem = nn.Stem((7, 10, 1), 4, stages=(nn.Stage(4, 2), nn.Stage(4, 4)), pool=None, rngs=nnx.Rngs(0))
     assert stem.out_shape == (1, 2, 4)
     assert stem(jnp.ones((3, 7, 10, 1))).shape == (3, 1, 2, 4)
+
+
+def test_the_last_stage_may_make_the_injection():
+    stem = nn.Stem((8, 12, 3), None, stages=STAGES, rngs=nnx.Rngs(0))
+    assert stem.out_shape == (2, 3, 8)
+    x = stem(jax.random.uniform(jax.random.key(0), (7, 8, 12, 3)))
+    assert x.shape == (7, 2, 3, 8)
+    assert x.min() == 0 < x.max()
+    with pytest.raises(ValueError, match="a stem without channels has a stage that makes the injection"):
+        nn.Stem((8, 12, 3), None, rngs=nnx.Rngs(0))

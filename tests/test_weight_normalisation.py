@@ -48,6 +48,18 @@ def test_it_starts_as_a_plain_convolution_would_where_the_bound_allows(max_gain)
     np.testing.assert_allclose(norms(conv), min(0.01 * np.sqrt(9 * 64), max_gain / 2), rtol=1e-5)
 
 
+@pytest.mark.parametrize("std", [None, 0.2])
+def test_gains_without_a_bound_start_at_the_norms_that_were_drawn_and_may_be_any(std):
+    conv = nn.NormalisedConv(32, 6, max_gain=None, std=std, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(conv.plain().kernel[...], conv.kernel[...], rtol=1e-5)
+    drawn = np.asarray(conv.kernel[...])
+    expected = 3**-0.5 * 288**-0.5 if std is None else std  # that of uniform numbers in ±1/√288
+    np.testing.assert_allclose(drawn.std(), expected, rtol=0.05)  # of 1,728 numbers, whose own error is 1.7%
+    assert (abs(drawn).max() <= 288**-0.5) == (std is None)
+    conv.gain[...] = jnp.linspace(-3, 3, 6)
+    np.testing.assert_allclose(norms(conv), abs(np.linspace(-3, 3, 6)), rtol=1e-5)
+
+
 def test_a_kernel_of_zeros_is_no_nan():
     conv = nn.NormalisedConv(2, 2, rngs=nnx.Rngs(0))
     conv.kernel[...] *= 0

@@ -24,6 +24,7 @@ class Watch:
 
     def __init__(self, records: Iterable[Record], say: Callable[[str], None], settings: Settings) -> None:
         self._first: Record | None = None
+        self._first_solved: Record | None = None
         self._last: deque[Record] = deque(maxlen=_STEPS)
         self._say, self._settings, self._has_said = say, settings, False
         for record in records:
@@ -44,19 +45,19 @@ class Watch:
             return None
         loss, residual = _median(self._last, "loss"), _median(self._last, "forward_residual")
         converged = _median(self._last, "forward_converged")
+        began = None if self._first_solved is None else self._first_solved["forward_residual"]
         short = None if converged is None else 1 - converged
         is_above = loss is not None and loss > first["loss"] + (_TIMES_LOSS - 1) * abs(first["loss"])
         is_rising = (
             residual is not None
             and short is not None
             and short > _MOST
-            and residual > max(_LARGE_RESIDUAL, _TIMES_RESIDUAL * (first["forward_residual"] or 0.0))
+            and residual > max(_LARGE_RESIDUAL, _TIMES_RESIDUAL * (began or 0.0))
         )
         if not (is_above or is_rising):
             return None
         said = [f"the loss is {loss:.3g}, {first['loss']:.3g} at the start"] if loss is not None else []
         if short is not None and residual is not None:
-            began = first["forward_residual"]
             said.append(
                 f"{short:.0%} of the solves fall short of their tolerance, at a residual of {residual:.1e}"
                 + (f", {began:.1e} at the start" if began is not None else "")
@@ -67,6 +68,8 @@ class Watch:
         if record["kind"] != "train" or record.get("loss") is None:
             return
         self._first = self._first or record
+        if record.get("forward_residual") is not None:
+            self._first_solved = self._first_solved or record
         self._last.append(record)
 
 

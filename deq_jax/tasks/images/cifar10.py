@@ -136,13 +136,17 @@ def multiscale() -> Config:
     """CIFAR-10 on two CPU cores by an equilibrium of three resolutions, 16×16, 8×8 and 4×4; flips and shifts.
 
     python train.py multiscale
-    TODO
+    It has about as many parameters as cifar10-fast, 196,602, and that recipe, but for the first 15% of the steps, which
+    unroll four evaluations. Expect 50 minutes on two cores of an AMD EPYC, by the time that steps took here: it has not
+    been trained to the end. 140 steps of it were run, of which 40 unrolled (--epochs 16 --early.share 0.005
+    --max-steps 140 --evaluation.flip False, seed 0, JPEG copies). In the 100 others the residual after 8 evaluations
+    fell from 0.34 to 0.01, and at the end 43% of half of the test set were right.
     """
     fast = cifar10_fast()
     return dataclasses.replace(
         fast,
         out=Path("runs/multiscale"),
-        epochs=16,
+        epochs=18,
         model=ModelConfig(
             kind="deq",
             cell="multiscale",
@@ -169,7 +173,8 @@ def multiscale_tiny() -> Config:
     python train.py multiscale-tiny
     Network, solver, evaluations, dropout, rate, batch and the 3,000 unrolled steps at the beginning are theirs, 50
     epochs without augmentation. Different are what all of this library has: every sample stops by itself, BatchNorm
-    takes the whole batch, and weight decay is decoupled from the gradient. It has been built and compiled, not trained.
+    takes the whole batch, and weight decay is decoupled from the gradient. It has not been trained: both of its phases
+    were compiled for a CPU, and two steps of each run there.
     """
     return Config(
         data=DataConfig("cifar10"),
