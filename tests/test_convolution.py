@@ -9,8 +9,8 @@ from jax import lax
 from jax.sharding import PartitionSpec
 from jax.test_util import check_grads
 
-from deq_jax.nn import convolution
-from deq_jax.nn.convolution import conv, flipped, kernel_gradient, transposed_conv
+from deq_jax.nn.layers import convolution
+from deq_jax.nn.layers.convolution import conv, flipped, kernel_gradient, transposed_conv
 
 
 def stock_conv(x, kernel, stride=1):

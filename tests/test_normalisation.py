@@ -8,7 +8,7 @@ from flax import nnx
 from jax.test_util import check_grads
 
 from deq_jax.nn import BatchNorm, Conv, GroupNorm
-from deq_jax.nn.normalisation import centred_in_one_pass, group_norm
+from deq_jax.nn.layers.normalisation import centred_in_one_pass, group_norm
 from tests.unchecked import unchecked
 
 

@@ -9,13 +9,20 @@ except ImportError as error:
     raise ImportError("deq_jax.nn needs Flax: pip install 'deq_jax[flax]'.") from error
 
 from deq_jax.nn import linen
-from deq_jax.nn.cells import FeedForwardCell, InjectionCell, PreActivationCell, ResNetCell
-from deq_jax.nn.classifier import DEQClassifier
+from deq_jax.nn.cells.corrected_gradient import CorrectedGradientCell
+from deq_jax.nn.cells.feed_forward import FeedForwardCell
+from deq_jax.nn.cells.reasoning import MixingCell, RecallCell, RMSNorm
+from deq_jax.nn.cells.residual import InjectionCell, PreActivationCell, ResNetCell
+from deq_jax.nn.classifiers.chapter import DEQClassifier
+from deq_jax.nn.classifiers.image_classifier import Head, ImageClassifier, Layers
+from deq_jax.nn.classifiers.stem import Stage, Stem
 from deq_jax.nn.deq import DEQ
-from deq_jax.nn.dropout import DropoutMasks
-from deq_jax.nn.image_classifier import Head, ImageClassifier, Layers
-from deq_jax.nn.inverse import CorrectedGradientCell
-from deq_jax.nn.layers import Conv
+from deq_jax.nn.layers.conv import Conv
+from deq_jax.nn.layers.dropout import DropoutMasks
+from deq_jax.nn.layers.normalisation import BatchNorm, GroupNorm
+from deq_jax.nn.layers.pooling import average_pool, max_pool
+from deq_jax.nn.layers.standardised import Standardised
+from deq_jax.nn.layers.weight_normalisation import NormalisedConv, NormalisedLinear
 from deq_jax.nn.monotone import (
     ConvMonotoneCell,
     DenseMonotoneCell,
@@ -25,13 +32,7 @@ from deq_jax.nn.monotone import (
     lipschitz_bound,
 )
 from deq_jax.nn.multiscale import MultiscaleCell, MultiscaleHead, MultiscaleStem
-from deq_jax.nn.normalisation import BatchNorm, GroupNorm
-from deq_jax.nn.pooling import average_pool, max_pool
-from deq_jax.nn.reasoning import MixingCell, RecallCell, RMSNorm
 from deq_jax.nn.sequence import Memory, TransformerCell
-from deq_jax.nn.standardised import Standardised
-from deq_jax.nn.stem import Stage, Stem
-from deq_jax.nn.weight_normalisation import NormalisedConv, NormalisedLinear
 
 __all__ = [
     "DEQ",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from deq_jax.nn.convolution import Size
+from deq_jax.nn.layers.convolution import Size
 from deq_jax.operators.tiers import Images
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, PyTree
 from benchmarks.training.exchange import INITIAL, Arrays, Problem, common_name, read
 from benchmarks.training.ticks import count_calls, count_products, counts
 from deq_jax.nn import DEQClassifier
-from deq_jax.nn.cells import SMALL
+from deq_jax.nn.layers.conv import SMALL
 from deq_jax.solution import Solution, Status
 from deq_jax.tasks.images.data import Examples
 from deq_jax.tasks.images.task import classification_loss

@@ -9,10 +9,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PyTree
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv, Resized, uniform_by_fan_in
+from deq_jax.nn.layers.conv import Conv, Resized, uniform_by_fan_in
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.weight_normalisation import of_norm
 from deq_jax.nn.monotone import parametrisation
-from deq_jax.nn.weight_normalisation import of_norm
 from deq_jax.operators import Circulant, Dense, MonotoneMap
 from deq_jax.operators.circulant import symbol
 from deq_jax.operators.matrices import norm_bound

@@ -10,7 +10,7 @@ Lipschitz constants of monotone deep equilibrium models", 2021, theorem 1.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deq_jax.nn.image_classifier import ImageClassifier
+from deq_jax.nn.classifiers.image_classifier import ImageClassifier
 from deq_jax.operators.matrices import norm_bound
 from deq_jax.solution import Solution
 from deq_jax.states.norms import sample_norm

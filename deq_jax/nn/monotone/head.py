@@ -6,9 +6,9 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import uniform_by_fan_in
+from deq_jax.nn.layers.conv import uniform_by_fan_in
+from deq_jax.nn.layers.pooling import average_pool, check_divides
 from deq_jax.nn.monotone.cells import interior
-from deq_jax.nn.pooling import average_pool, check_divides
 
 
 class LinearHead(nnx.Module):

@@ -9,12 +9,12 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv
+from deq_jax.nn.layers.conv import Conv
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.weight_normalisation import of_norm
 from deq_jax.nn.monotone import parametrisation
 from deq_jax.nn.monotone.cells import bordered, check_kernel_fits, free_kernel, relu_within
 from deq_jax.nn.tiers import tier_sizes, zero_tiers
-from deq_jax.nn.weight_normalisation import of_norm
 from deq_jax.operators import MonotoneMap, Tiers
 from deq_jax.operators.circulant import symbol
 from deq_jax.operators.matrices import norm_bound

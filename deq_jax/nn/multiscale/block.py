@@ -4,10 +4,10 @@ import jax
 from flax import nnx
 from jax.typing import DTypeLike
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.dropout import Masks, dropped
-from deq_jax.nn.normalisation import GroupNorm
-from deq_jax.nn.weight_normalisation import NormalisedConv
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.dropout import Masks, dropped
+from deq_jax.nn.layers.normalisation import GroupNorm
+from deq_jax.nn.layers.weight_normalisation import NormalisedConv
 
 
 class Block(nnx.Module):

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from deq_jax.nn.convolution import Image, Size
-from deq_jax.nn.dropout import Masks
+from deq_jax.nn.layers.convolution import Image, Size
+from deq_jax.nn.layers.dropout import Masks
+from deq_jax.nn.layers.weight_normalisation import with_plain_layers
 from deq_jax.nn.multiscale.block import Block
 from deq_jax.nn.multiscale.fusion import Fusion
 from deq_jax.nn.tiers import tier_sizes, zero_tiers
-from deq_jax.nn.weight_normalisation import with_plain_layers
 from deq_jax.operators.tiers import Images
 from deq_jax.settings import whole_number
 

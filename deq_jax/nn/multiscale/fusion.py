@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from deq_jax.nn.cells import SMALL
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv, Resized
-from deq_jax.nn.normalisation import GroupNorm
-from deq_jax.nn.weight_normalisation import NormalisedConv
+from deq_jax.nn.layers.conv import SMALL, Conv, Resized
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.normalisation import GroupNorm
+from deq_jax.nn.layers.weight_normalisation import NormalisedConv
 from deq_jax.operators.tiers import Images
 
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from deq_jax.nn.cells import SMALL
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv, Resized, uniform_by_fan_in
-from deq_jax.nn.normalisation import BatchNorm
+from deq_jax.nn.layers.conv import SMALL, Conv, Resized, uniform_by_fan_in
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.normalisation import BatchNorm
 from deq_jax.operators.tiers import Images
 
 EXPANSION = 4

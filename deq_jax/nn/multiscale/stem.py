@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 
 from flax import nnx
 
-from deq_jax.nn.cells import SMALL
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.dropout import DropoutMasks
-from deq_jax.nn.layers import Resized
+from deq_jax.nn.classifiers.stem import Stage, Stem
+from deq_jax.nn.layers.conv import SMALL, Resized
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.dropout import DropoutMasks
+from deq_jax.nn.layers.standardised import Standardised
 from deq_jax.nn.multiscale.cell import Injection, mask_shapes
-from deq_jax.nn.standardised import Standardised
-from deq_jax.nn.stem import Stage, Stem
 
 
 class MultiscaleStem(nnx.Module):

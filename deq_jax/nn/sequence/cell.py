@@ -9,10 +9,10 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from deq_jax.nn.dropout import Masks, dropped
+from deq_jax.nn.layers.dropout import Masks, dropped
+from deq_jax.nn.layers.weight_normalisation import NormalisedLinear, with_plain_layers
 from deq_jax.nn.sequence.memory import Memory, State
 from deq_jax.nn.sequence.positions import RelativePositions, shifted
-from deq_jax.nn.weight_normalisation import NormalisedLinear, with_plain_layers
 from deq_jax.settings import whole_number
 
 Heads = Float[Array, "batch length heads size"]

@@ -5,7 +5,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.weight_normalisation import NormalisedLinear
+from deq_jax.nn.layers.weight_normalisation import NormalisedLinear
 
 ByDistance = Float[Array, "positions heads size"]
 

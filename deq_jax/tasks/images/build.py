@@ -9,7 +9,7 @@ from flax import nnx
 
 from deq_jax import nn
 from deq_jax.gradients.adjoint import Adjoint, Solver
-from deq_jax.nn.image_classifier import Body
+from deq_jax.nn.classifiers.image_classifier import Body
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.groups import ModelConfig
 from deq_jax.training.errors import UserError

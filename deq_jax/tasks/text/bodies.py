@@ -15,7 +15,7 @@ from jax import lax
 from deq_jax import nn
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
 from deq_jax.nn.computed import computed
-from deq_jax.nn.dropout import Masks
+from deq_jax.nn.layers.dropout import Masks
 from deq_jax.nn.sequence.memory import State
 from deq_jax.solution import Solution
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from deq_jax import nn
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
-from deq_jax.nn.dropout import DropoutMasks
+from deq_jax.nn.layers.dropout import DropoutMasks
 from deq_jax.nn.sequence.memory import State
 from deq_jax.solution import Solution
 from deq_jax.tasks.text.bodies import Body, Equilibrium, Layers, Memories, Segment, Tied

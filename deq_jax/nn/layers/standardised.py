@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import along_channels
+from deq_jax.nn.layers.conv import along_channels
+from deq_jax.nn.layers.convolution import Image
 
 
 class Standardised(nnx.Module):

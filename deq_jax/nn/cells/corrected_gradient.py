@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv
+from deq_jax.nn.layers.conv import Conv
+from deq_jax.nn.layers.convolution import Image
 
 
 class CorrectedGradientCell(nnx.Module):

@@ -9,12 +9,12 @@ from jaxtyping import Array, Float, PyTree
 
 from deq_jax.gradients.adjoint import AdjointReport
 from deq_jax.nn.computed import computed
-from deq_jax.nn.convolution import Image
 from deq_jax.nn.deq import DEQ
 from deq_jax.nn.initial_state import initial_state
-from deq_jax.nn.layers import uniform_by_fan_in
-from deq_jax.nn.normalisation import BatchNorm
-from deq_jax.nn.pooling import average_pool, check_divides
+from deq_jax.nn.layers.conv import uniform_by_fan_in
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.normalisation import BatchNorm
+from deq_jax.nn.layers.pooling import average_pool, check_divides
 from deq_jax.solution import Solution
 
 

@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import Conv, along_channels
+from deq_jax.nn.layers.conv import Conv, along_channels
 
 State = Float[Array, "batch height width channels"]
 Injection = Float[Array, "batch height width inner_channels"]

@@ -9,8 +9,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Convolved, Image
-from deq_jax.nn.layers import Conv, along_channels
+from deq_jax.nn.layers.conv import Conv, along_channels
+from deq_jax.nn.layers.convolution import Convolved, Image
 from deq_jax.settings import check_positive
 
 

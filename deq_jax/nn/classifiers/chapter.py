@@ -4,12 +4,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deq_jax.gradients.adjoint import Adjoint, AdjointReport, Solver
-from deq_jax.nn.cells import ResNetCell
-from deq_jax.nn.convolution import Image
+from deq_jax.nn.cells.residual import ResNetCell
 from deq_jax.nn.deq import DEQ
-from deq_jax.nn.layers import Conv, Resized, uniform_by_fan_in
-from deq_jax.nn.normalisation import BatchNorm
-from deq_jax.nn.pooling import average_pool, check_divides
+from deq_jax.nn.layers.conv import Conv, Resized, uniform_by_fan_in
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.normalisation import BatchNorm
+from deq_jax.nn.layers.pooling import average_pool, check_divides
 from deq_jax.solution import Solution
 from deq_jax.solvers import anderson
 

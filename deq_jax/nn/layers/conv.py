@@ -1,4 +1,4 @@
-"""Convolutions that are fast inside a solver's loop, forward and transposed, and what layers share.
+"""The layer of a convolution, and what layers share: shapes, initial values, a vector along the channels.
 
 Images are ``[batch, height, width, channels]``. The functions hold the maths; the modules hold the parameters.
 """
@@ -9,10 +9,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Image, conv
+from deq_jax.nn.layers.convolution import Image, conv
 from deq_jax.settings import whole_number
 
 Resized = Float[Array, "batch out_height out_width out_channels"]
+
+SMALL = nnx.initializers.normal(0.01)
+"""The chapter's N(0, 0.01²): the weights of a cell start smaller than those of ordinary layers."""
 
 
 def along_channels(a: Float[Array, " channels"], x: Float[Array, "*axes channels"]) -> Float[Array, "*ones channels"]:

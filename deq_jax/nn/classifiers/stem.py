@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 from flax import nnx
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Conv, Resized
-from deq_jax.nn.normalisation import BatchNorm
-from deq_jax.nn.pooling import average_pool, check_divides
+from deq_jax.nn.layers.conv import Conv, Resized
+from deq_jax.nn.layers.convolution import Image
+from deq_jax.nn.layers.normalisation import BatchNorm
+from deq_jax.nn.layers.pooling import average_pool, check_divides
 
 
 class Stage(NamedTuple):

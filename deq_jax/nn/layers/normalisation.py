@@ -12,7 +12,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-from deq_jax.nn.layers import along_channels
+from deq_jax.nn.layers.conv import along_channels
 from deq_jax.states.spread import devices_of, on_all_devices
 
 

@@ -3,8 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deq_jax.nn.convolution import Image
-from deq_jax.nn.layers import Resized
+from deq_jax.nn.layers.conv import Resized
+from deq_jax.nn.layers.convolution import Image
 
 
 def average_pool(x: Image, side: int) -> Resized:

@@ -1,0 +1,1 @@
+"""What cells, stems and heads are made of: convolutions, norms, dropout, pooling."""
