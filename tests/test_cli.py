@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from deq_jax.tasks.images.groups import AugmentationConfig
 from deq_jax.tasks.presets import PRESETS
 from deq_jax.training.errors import UserError
 from deq_jax.training.process.cli import QUIET, parse, without_switch
@@ -65,7 +64,7 @@ def test_every_kind_of_field_can_be_given():
         solver=dataclasses.replace(digits.solver, tol=1e-3),
         model=dataclasses.replace(digits.model, channels=24, kind="deq", stem=(16, 32), stem_factors=(2, 1)),
         adjoint=AdjointConfig(max_iter=4),
-        augmentation=AugmentationConfig(flip=True),
+        augmentation=dataclasses.replace(digits.augmentation, flip=True),
         average_decay=0.99,
     )
 

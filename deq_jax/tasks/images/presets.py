@@ -27,10 +27,16 @@ def digits() -> Config:
     return Config(
         data=DataConfig("digits"),
         out=Path("runs/digits"),
-        epochs=12,
+        epochs=9,
         batch_size=64,
+        label_smoothing=0.1,
+        average_decay=0.98,
         model=ModelConfig(pool=4),
         solver=SolverConfig(max_iter=40),
+        optimizer=OptimizerConfig(
+            method="muon", schedule="onecycle", learning_rate=1e-2, final_learning_rate=1e-5, warmup=0.2
+        ),
+        augmentation=AugmentationConfig(shift=1, padding="zero"),
     )
 
 
