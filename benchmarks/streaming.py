@@ -32,6 +32,8 @@ def main(
         rounds: how often each way has its turn.
         goal: by how much streaming may be slower.
     """
+    if steps <= SETTLED + 1 or rounds < 1:
+        raise SystemExit(f"steps must be more than {SETTLED + 1} and rounds at least 1, got {steps} and {rounds}.")
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     losses = set()
     for round_ in range(rounds):
