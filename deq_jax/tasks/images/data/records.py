@@ -72,7 +72,7 @@ def dataset_of(records: Records, form: Form, classes: tuple[str, ...], how: Data
     if in_memory:
         examples = Examples(images[kept], labels[kept]) if bad else Examples(images, labels)
     else:
-        examples = Stream(lambda place: _one(records, int(kept[place]), form), len(kept), workers)
+        examples = Stream(lambda places: _some(records, kept[places].tolist(), form), len(kept), workers)
     return Dataset(examples, classes, form.shape, records.encoding, records.files)
 
 
@@ -93,12 +93,15 @@ def _require_usable(bad: Sequence[str], how: DataConfig, of: int) -> None:
     print(f"Skipped {len(bad):,} of {of:,} files: {said}.", file=sys.stderr)
 
 
-def _one(records: Records, row: int, form: Form) -> tuple[Pixels, int]:
+def _some(records: Records, rows: Sequence[int], form: Form) -> list[tuple[Pixels, int]]:
     """What is read in the midst of a run, which an image that only now turns out to be none ends."""
-    ((encoded, label),) = records.read([row])
-    try:
-        return decoded(encoded, form), label
-    except UnusableError as error:
-        raise UserError(
-            f"{records.name(row)} {error}. The run's checkpoints stay; put the file right, and start it again to go on."
-        ) from error
+    samples = []
+    for row, (encoded, label) in zip(rows, records.read(rows), strict=True):
+        try:
+            samples.append((decoded(encoded, form), label))
+        except UnusableError as error:
+            raise UserError(
+                f"{records.name(row)} {error}. The run's checkpoints stay; put the file right, and start it again to "
+                "go on."
+            ) from error
+    return samples
