@@ -15,11 +15,12 @@ FOUND = $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] +
 CHECK_PYTHON = $(if $(and $(FOUND),$(if $(findstring old,$(FOUND)),,ok)),,\
   $(error deq_jax needs Python 3.12 or newer, but $(PYTHON) is $(if $(FOUND),$(firstword $(FOUND)),not there); name one with: make PYTHON=python3.12))
 
-.PHONY: help setup train test test-lowest docs notebooks package bench faults results clean
+.PHONY: help setup train test test-long test-lowest docs notebooks package bench faults results clean
 
 help:
 	@echo 'make train   set up, then train on the digits that ship with scikit-learn'
-	@echo 'make test    set up, then run every check: format, lint, types, site, tests, notebooks'
+	@echo 'make test    set up, then run the checks: format, lint, types, site, and each test of a few seconds'
+	@echo 'make test-long  run the others: whole trainings, and the notebooks'
 	@echo 'make docs    set up, then serve the documentation at http://127.0.0.1:8000'
 	@echo 'make notebooks    run the notebooks, and store what they print and draw'
 	@echo 'make test-lowest  run the tests with the lowest versions that pyproject.toml names'
@@ -41,7 +42,10 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(MKDOCS) build --site-dir build/site
-	$(BIN)/pytest -n $(WORKERS)
+	$(BIN)/pytest -n $(WORKERS) -m 'not long'
+
+test-long: $(STAMP)
+	$(BIN)/pytest -n $(WORKERS) -m long
 
 docs: $(STAMP)
 	$(MKDOCS) serve

@@ -1,5 +1,7 @@
 import os
+import shlex
 import shutil
+import sys
 import tempfile
 
 import jax
@@ -38,6 +40,16 @@ def pytest_configure(config):
     ):
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter):
+    """Which command repeats what has failed, and nothing else."""
+    yield
+    reports = terminalreporter.getreports("failed") + terminalreporter.getreports("error")
+    if reports:
+        tests = shlex.join(dict.fromkeys(report.nodeid for report in reports))
+        terminalreporter.write_line(f"To repeat what failed: {sys.executable} -m pytest {tests}")
 
 
 def pytest_unconfigure(config):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from deq_jax.tasks.images.config import Config
-from deq_jax.tasks.images.groups import DataConfig, ModelConfig
+from deq_jax.tasks.images.groups import DataConfig, EvaluationConfig, ModelConfig
 from deq_jax.training.disk import metrics
 from deq_jax.training.settings.solves import SolverConfig
 
@@ -50,6 +50,9 @@ TINY_FIELDS = [
     "0",
     "--augmentation.padding",
     "reflect",
+    # Looking at how contractive the cell is would be a third program to compile.
+    "--evaluation.radius-images",
+    "0",
 ]
 
 
@@ -62,6 +65,7 @@ def tiny(out: Path, **changes) -> Config:
         batch_size=180,
         model=ModelConfig(channels=8, inner_channels=8, num_groups=2, pool=4),
         solver=SolverConfig(max_iter=6, m=3),
+        evaluation=EvaluationConfig(radius_images=0),
     )
     return dataclasses.replace(config, **changes)
 

@@ -25,6 +25,7 @@ class Plain(nnx.Module):
         return solution.value.sum(1), solution
 
 
+@pytest.mark.long
 def test_parts_make_the_step_of_the_whole_batch():
     model, examples, optimizer = Plain(nnx.Rngs(0)), arrays(24), optax.sgd(0.1)
     whole, parts = (

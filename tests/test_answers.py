@@ -19,6 +19,9 @@ from deq_jax.training.task import Outcome
 from tests.puzzles import tiny
 from tests.runs import records, without_times
 
+# One worker runs them all: they share one run and its compiled programs.
+pytestmark = pytest.mark.xdist_group("puzzles")
+
 MAZE = "S.#\n#.#\n#.E\n"
 SEVERAL = "S..\n.#.\n..E\n"
 NONE = "S#.\n##.\n..E\n"
@@ -38,6 +41,7 @@ def run(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_a_stopped_run_on_mazes_ends_as_one_that_went_through(run, tmp_path):
     assert train(tiny_maze(tmp_path), is_quiet=True) == 0
     once, twice = ([line for line in without_times(records(out)) if line["kind"] == "train"] for out in (tmp_path, run))
@@ -57,6 +61,7 @@ def test_answers_are_those_of_the_model_whatever_the_batch(run):
     assert (abs(started.state - found.state).max((1, 2, 3)) > 0).any()
 
 
+@pytest.mark.long
 def test_predict_says_of_every_puzzle_whether_its_answer_is_to_be_believed(run, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text(f"{MAZE}\n{MAZE[::-1].strip()}\n")
     arguments = [str(run), str(tmp_path / "mine.txt"), "--max-iter", "4"]

@@ -43,6 +43,7 @@ def test_what_cannot_be_compared_is_refused(option, said):
         main(**option)
 
 
+@pytest.mark.long
 def test_our_side_solves_tightly_and_trains_on_the_given_batches(tmp_path):
     problem = Problem(batch=16, image=(8, 8, 1), channels=8, inner_channels=8, num_groups=2, pool=4)
     images, labels = batches.draw_batches(problem, 3)

@@ -108,6 +108,7 @@ def tiny_tasks(monkeypatch, tmp_path):
     monkeypatch.setattr(worker, "seconds_a_step", lambda run: 30.0)
 
 
+@pytest.mark.long
 def test_the_command_trains_measures_prints_and_goes_on(tiny_tasks, tmp_path, monkeypatch, capsys):
     asked = []
 
@@ -152,6 +153,7 @@ def test_the_command_trains_measures_prints_and_goes_on(tiny_tasks, tmp_path, mo
         command.main(["maze", "--redraw", "--out", str(out)])
 
 
+@pytest.mark.long
 def test_a_blur_is_undone_with_other_numbers_of_evaluations(tiny_tasks, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(command.compared, "__defaults__", (here,))
     monkeypatch.setattr(command, "ROOT", tmp_path)

@@ -32,6 +32,7 @@ def suite():
         yield problems.suite()
 
 
+@pytest.mark.long
 def test_the_suite_holds_what_it_promises(suite):
     names = [problem.name for problem in suite]
     assert len(names) == len(set(names)) >= 20

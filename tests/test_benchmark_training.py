@@ -125,6 +125,7 @@ def test_a_report_is_written_and_names_who_was_skipped(tmp_path, capsys):
     assert (tmp_path / "training.png").stat().st_size > 5_000
 
 
+@pytest.mark.long
 def test_deq_jax_runs_two_steps_and_a_broken_contestant_is_skipped(tiny):
     entries = [Entry("broken", "not_there", "own", ""), *(entry for entry in ENTRIES if entry.name == "deq_jax")]
     runs, failed = compete(entries, {"own": own()}, tiny, weights=["2 steps", "initial"], steps=2, limit=120.0)
@@ -184,6 +185,7 @@ def test_one_that_is_out_does_not_go_on_beside_the_others(tmp_path, monkeypatch)
     assert ended == [entry.name]
 
 
+@pytest.mark.long
 def test_scaling_repeats_the_smallest_batch(tmp_path, capsys):
     scaling.main(sizes=(1, 2), steps=1, out=tmp_path)
     found = json.loads((tmp_path / "training_scaling.json").read_text())

@@ -93,6 +93,7 @@ def test_its_weights_are_those_of_a_run_that_was_stopped_there(fitted, tmp_path)
         jax.tree.map(np.testing.assert_array_equal, weights(best), weights(fitted[1]))
 
 
+@pytest.mark.long
 def test_it_stays_over_resumptions_which_are_exact(fitted, tmp_path):
     for steps in (7, 13, None):
         resumed = fit(tmp_path, max_steps=steps)

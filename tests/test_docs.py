@@ -47,6 +47,7 @@ def run(page):
     return names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
 def test_every_block_runs(page, tmp_path, monkeypatch):
     matplotlib.use("agg")
@@ -88,6 +89,7 @@ def test_there_are_blocks():
     assert sum(len(blocks(page)) for page in PAGES) >= 15
 
 
+@pytest.mark.long
 def test_the_page_on_devices_runs_on_four():
     code = "\n".join(blocks(ROOT / "docs/how-to/several-devices.md")) + "\nassert len(jax.devices()) == 4"
     environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}

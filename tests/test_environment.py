@@ -56,6 +56,7 @@ def test_a_damaged_file_is_replaced(tmp_path):
     assert json.loads(path.read_text()) == {"started": 1, "resumed": []}
 
 
+@pytest.mark.long
 def test_what_a_model_was_made_for_is_described(finished_run):
     images = Data({"train": Examples(np.zeros((3, 8, 8, 1), np.uint8), np.zeros(3, np.int32))}, classes=("cat", "dog"))
     expected = {"sample": {"images": [8, 8, 1], "labels": []}, "classes": ["cat", "dog"]}

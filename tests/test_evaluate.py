@@ -93,6 +93,7 @@ def test_mistakes_end_with_status_2_and_two_lines_at_most(tmp_path, capsys, prep
     assert len(printed.err.splitlines()) <= 2
 
 
+@pytest.mark.long
 def test_classes_are_counted_each(finished_run, tmp_path):
     evaluation = evaluated(finished_run, None, "test", None, None, "last")
     counts, result = evaluation.confusion, evaluation.result
@@ -108,6 +109,7 @@ def test_classes_are_counted_each(finished_run, tmp_path):
         assert result["class_accuracy"][str(k)] == counts[k, k] / len(own)
 
 
+@pytest.mark.long
 def test_the_confusion_is_drawn_into_the_run_one_for_each_split(finished_run, tmp_path, capsys):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     for split, name in (("test", "confusion.png"), ("train", "confusion-train.png")):
@@ -123,6 +125,7 @@ def test_the_confusion_is_drawn_into_the_run_one_for_each_split(finished_run, tm
     assert printed.err.startswith(f"warning: {run / 'confusion.png'} is not drawn")
 
 
+@pytest.mark.long
 def test_the_best_and_any_other_checkpoint_can_be_evaluated(tmp_path, capsys, monkeypatch):
     """Of a run in five parts, of which the first is made to be the best."""
 

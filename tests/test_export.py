@@ -79,6 +79,7 @@ def test_a_state_of_several_leaves():
     check_same(solve, 4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [nn.ResNetCell, nn.InjectionCell])
 def test_a_layer_of_every_cell_and_its_gradient(make):
     layer = nn.DEQ(
@@ -93,6 +94,7 @@ def test_a_layer_of_every_cell_and_its_gradient(make):
     check_same(lambda x: jax.tree.leaves(jax.value_and_grad(loss, argnums=(0, 1))(state, x)), 4, 4, 4)
 
 
+@pytest.mark.long
 def test_the_chapter_s_classifier_in_training_and_in_use():
     model = nn.DEQClassifier((8, 8, 3), 10, channels=8, inner_channels=8, rngs=nnx.Rngs(0))
     for set_mode in (model.train, model.eval):

@@ -5,6 +5,8 @@ import random
 import shutil
 import sys
 
+import pytest
+
 from faults import power
 from faults.episodes import episode
 from faults.kinds import KINDS
@@ -27,6 +29,7 @@ def test_no_configuration_file_made_from_the_settings_ends_in_anything_but_a_ref
     assert tried > refused > 200
 
 
+@pytest.mark.long
 def test_a_training_survives_one_fault_after_another(tmp_path):
     env = environment(tmp_path / "programs")
     whole = Process(command(tmp_path / "whole"), env, tmp_path / "log")

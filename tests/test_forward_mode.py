@@ -27,6 +27,7 @@ def loss(x64):
     return loss, (x, w, jnp.float64(0.7))
 
 
+@pytest.mark.long
 def test_both_modes_agree_with_finite_differences(loss):
     loss, args = loss
     check_grads(jax.jit(functools.partial(loss, deq_jax.fixed_point_jvp)), args, order=2, modes=["fwd", "rev"])
@@ -41,6 +42,7 @@ def test_it_is_the_same_function_as_the_primitive(loss):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), ours, other)
 
 
+@pytest.mark.long
 def test_hessians_by_forward_over_reverse(loss):
     loss, (x, w, scale) = loss
     by_reverse = jax.jacrev(jax.grad(lambda x: loss(deq_jax.fixed_point, x, w, scale)))(x)
@@ -98,6 +100,7 @@ def test_what_is_no_solver_is_refused(name, solver):
         unchecked(deq_jax.fixed_point_jvp)(lambda z: 0.5 * z, jnp.ones((1, 2)), **{name: solver})
 
 
+@pytest.mark.long
 def test_what_else_f_has_to_tell_has_derivatives_in_both_modes(x64):
     f, w, x = tanh_network(jax.random.key(0), 2, 4, dtype=jnp.float64)
 

@@ -108,6 +108,7 @@ def test_an_unrolled_network_takes_its_steps_in_training_and_others_in_an_evalua
     assert (model(pair.measured).iterations == 6).all()
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_one_that_went_through_and_is_evaluated(tmp_path, capsys):
     for steps in (2, None):
         assert train(tiny(tmp_path / "in-two", max_steps=steps), is_quiet=True) == 0

@@ -82,6 +82,7 @@ def test_a_gradient_and_its_report(adjoint, request):
     assert jnp.all(report.residual >= 0)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("flag")
 def test_second_derivatives_and_forward_mode():
     z0, x, weight = problem()
@@ -116,6 +117,7 @@ def test_the_diagnostics():
     deq_jax.check_independence(functools.partial(cell, x=x, weight=weight), z0)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("flag")
 def test_a_classifier():
     cell = nn.ResNetCell(4, 4, num_groups=2, max_gain=0.3, rngs=nnx.Rngs(0))

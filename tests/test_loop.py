@@ -185,6 +185,7 @@ def constant_solve(w, x):
     return jnp.sum(x @ w * start), None
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("loss", [one_step_gradient, solution_beside_the_loss, warm_start, constant_solve])
 def test_a_solver_may_stand_beside_what_is_differentiated(loss):
     w, x = 0.2 * jax.random.normal(jax.random.key(0), (3, 3)), jnp.ones((2, 3))
@@ -198,6 +199,7 @@ def test_a_solver_may_stand_beside_what_is_differentiated(loss):
         np.testing.assert_allclose(other, plain, rtol=1e-5)  # float32, compiled otherwise
 
 
+@pytest.mark.long
 def test_mapped_over_it_has_no_derivative_either():
     _, w, x = tanh_network(jax.random.key(0), 4, 5)
 

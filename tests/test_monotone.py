@@ -28,6 +28,7 @@ def cell_of(kind, **settings):
     return nn.TiersMonotoneCell((6, 6, 2), (2, 3), rngs=rngs, **settings), drawn(1, 2, 6, 6, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["dense", "conv", "tiers"])
 def test_its_equilibrium_is_found_far_from_initial_weights_and_has_right_gradients(x64, kind):
     cell, x = cell_of(kind, m=0.5, param_dtype=jnp.float64)
@@ -108,6 +109,7 @@ def moved(model, x, distance, gain):
     return x + change
 
 
+@pytest.mark.long
 def test_no_attack_moves_logits_further_than_the_bound():
     model, x = classifier(), jax.random.uniform(jax.random.key(3), (16, 4, 4, 1))
     logits, bound = model(x)[0], float(nn.lipschitz_bound(model))

@@ -148,6 +148,7 @@ def test_gradients_of_input_and_parameters_are_those_of_finite_differences(x64, 
         np.testing.assert_allclose((ahead - behind) / 2e-6, expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_gradients_are_those_of_a_dense_solve(x64, gradients):
     """``Jᵀ`` of both scales formed as one matrix."""
     y, found = gradients
@@ -168,6 +169,7 @@ def test_gradients_are_those_of_a_dense_solve(x64, gradients):
         np.testing.assert_allclose(one, other, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.long
 def test_every_sample_stops_by_itself():
     """Its answer and its evaluations are the same without those beside it, whatever scale is the last to settle."""
     cell = made()

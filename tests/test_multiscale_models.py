@@ -83,6 +83,7 @@ def test_one_setting_makes_the_explicit_networks_of_the_same_cells():
 KINDS = ("deq", "tied", "explicit")
 
 
+@pytest.mark.long
 def test_logits_hear_of_every_scale_and_evaluation_of_no_neighbour():
     head = nn.MultiscaleHead((2, 4, 6), 3, bottlenecks=(2, 1, 2), features=5, rngs=nnx.Rngs(0))
     z = tuple(jax.random.normal(jax.random.key(i), (4, 8 >> i, 8 >> i, 2 * i + 2)) for i in range(3))
@@ -129,6 +130,7 @@ def test_images_that_do_not_fit_are_told(changes, shape, said):
         build_model(config, shape, 10)
 
 
+@pytest.mark.long
 def test_gradients_reach_every_parameter():
     solver = functools.partial(deq_jax.anderson, tol=1e-2, max_iter=8)
     model = build_model(tiny(Path("unused"), model=MODEL), (8, 8, 1), 10, solver=solver)

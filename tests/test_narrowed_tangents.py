@@ -15,6 +15,7 @@ def solved(solver, mark, x, weight, z0, tangent_solver=None):
     return deq_jax.fixed_point_jvp(cell, z0, mark(x), weight, solver=solver, tangent_solver=tangent_solver).value
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("solver", [deq_jax.anderson, own_rule])
 def test_tangents_and_cotangents_are_the_same(solver, x64):
     solver = functools.partial(solver, tol=1e-9, max_iter=400)
@@ -32,6 +33,7 @@ def test_tangents_and_cotangents_are_the_same(solver, x64):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-7), whole, groups)
 
 
+@pytest.mark.long
 def test_second_derivatives_under_vmap_are_the_same(x64):
     solver = functools.partial(deq_jax.anderson, tol=1e-11, max_iter=300)
     z0, x, weight = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), problem())
@@ -46,6 +48,7 @@ def test_second_derivatives_under_vmap_are_the_same(x64):
     np.testing.assert_allclose(*both(curvatures), rtol=1e-7)
 
 
+@pytest.mark.long
 def test_both_solves_can_be_had_for_some_samples():
     z0, x, weight = problem()
     had = []

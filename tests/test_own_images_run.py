@@ -37,6 +37,7 @@ def on(folder, out, in_memory="auto", **changes):
     return dataclasses.replace(tiny(out), data=how, **changes)
 
 
+@pytest.mark.long
 def test_the_preset_tells_shapes_apart_by_far_more_than_chance(tmp_path):
     folder = shapes_folder(tmp_path / "shapes", 40)
     preset = PRESETS["images"]()
@@ -52,6 +53,7 @@ def test_the_preset_tells_shapes_apart_by_far_more_than_chance(tmp_path):
     assert records(tmp_path / "run")[-1]["accuracy"] > 0.5
 
 
+@pytest.mark.long
 def test_a_stream_trains_as_memory_does_and_goes_on_at_its_very_batch(shapes, tmp_path):
     assert train(on(shapes, tmp_path / "whole")) == 0
     assert train(on(shapes, tmp_path / "parts", "no", max_steps=3)) == 0
@@ -63,6 +65,7 @@ def test_a_stream_trains_as_memory_does_and_goes_on_at_its_very_batch(shapes, tm
     assert whole[-1] == parts[-1]
 
 
+@pytest.mark.long
 def test_a_run_keeps_the_names_of_its_classes_and_can_be_opened_again(shapes, tmp_path):
     assert train(on(shapes, tmp_path)) == 0
     data = json.loads((tmp_path / "environment.json").read_text())["data"]
@@ -95,6 +98,7 @@ def test_other_images_are_refused_when_a_run_is_continued(shapes, tmp_path):
         shutil.copytree(shapes, mine)
 
 
+@pytest.mark.long
 def test_images_that_have_moved_are_found_by_the_data_directory(shapes, tmp_path, monkeypatch):
     here, there, out = tmp_path / "here", tmp_path / "there", tmp_path / "run"
     shutil.copytree(shapes, here / "shapes")
@@ -109,6 +113,7 @@ def test_images_that_have_moved_are_found_by_the_data_directory(shapes, tmp_path
     assert train(on("shapes", out, max_steps=3, data_dir=there)) == 0
 
 
+@pytest.mark.long
 def test_an_npz_trains(tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "a.npz", images=rng.integers(0, 256, (40, 8, 8), np.uint8), labels=np.arange(40) % 4)

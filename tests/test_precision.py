@@ -34,6 +34,7 @@ def solved():
     return {dtype: {tol: loss(state, x, dtype, tol) for tol in (FLOOR, 1e-6)} for dtype in (None, jnp.bfloat16)}
 
 
+@pytest.mark.long
 def test_a_cell_in_bfloat16_has_the_equilibrium_and_gradients_of_float32_but_for_rounding(solved):
     ((loss, exact), gradient), ((lean_loss, lean), lean_gradient) = solved[None][1e-6], solved[jnp.bfloat16][1e-6]
     assert lean.value.dtype == jnp.float32

@@ -49,6 +49,7 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
+@pytest.mark.long
 def test_two_processes_train_what_one_does_and_go_on_where_one_was_killed(tmp_path):
     statuses, said = ended(start_both(tmp_path / "two", "--epochs", 6))
     assert statuses == [0, 0], said

@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -79,3 +80,22 @@ def test_the_wheel_has_the_types_and_no_tests(tmp_path):
     assert {name.split("/")[0] for name in names} == {"deq_jax", f"deq_jax-{PROJECT['version']}.dist-info"}
     check = subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel], capture_output=True, text=True)
     assert check.returncode == 0, check.stdout
+
+
+class Reporter:
+    """Of one test that failed and of one whose fixture did."""
+
+    def __init__(self):
+        self.lines = []
+        self.write_line = self.lines.append
+
+    def getreports(self, outcome):
+        return [SimpleNamespace(nodeid={"failed": "tests/test_a.py::test_b[x y]", "error": "tests/test_c.py"}[outcome])]
+
+
+def test_what_fails_ends_with_the_command_that_repeats_it(request):
+    conftest = request.config.pluginmanager.get_plugin(str(ROOT / "tests/conftest.py"))
+    reporter = Reporter()
+    list(conftest.pytest_terminal_summary(reporter))
+    command = f"{sys.executable} -m pytest 'tests/test_a.py::test_b[x y]' tests/test_c.py"
+    assert reporter.lines == [f"To repeat what failed: {command}"]

@@ -58,6 +58,7 @@ def problems(draw):
     return jnp.asarray(x, dtype), jnp.asarray(w, dtype), jnp.asarray(scale, dtype)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("solver", SETTINGS, ids=lambda solver: solver.__name__)
 @hypothesis.settings(max_examples=700, deadline=None, derandomize=True, database=None)
 @hypothesis.given(data=st.data())

@@ -17,6 +17,9 @@ from deq_jax.training.steps.solving import build_adjoint, build_solver
 from tests.puzzles import tiny
 from tests.runs import records, without_times
 
+# One worker runs them all: they share one run and its compiled programs.
+pytestmark = pytest.mark.xdist_group("puzzles")
+
 
 def built(config):
     kind = kind_of(config.data)
@@ -35,6 +38,7 @@ def run(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_one_that_went_through(run, tmp_path):
     assert train(tiny(tmp_path, max_steps=3), is_quiet=True) == 0
     assert train(tiny(tmp_path), is_quiet=True) == 0

@@ -69,6 +69,7 @@ def trained(*arguments, **options):
     return states[-1], metrics
 
 
+@pytest.mark.long
 def test_label_smoothing_changes_the_update_and_not_what_is_logged(config, digits):
     plain, (measured,) = trained(config, digits, Recipe(), 1)
     smoothed, (same,) = trained(config, digits, Recipe(), 1, smoothing=1.0)
@@ -76,6 +77,7 @@ def test_label_smoothing_changes_the_update_and_not_what_is_logged(config, digit
     assert not np.array_equal(plain.params["head"]["kernel"], smoothed.params["head"]["kernel"])
 
 
+@pytest.mark.long
 def test_augmentation_depends_on_the_seed_and_the_step_alone(config, digits):
     recipe = recipe_of(dataclasses.replace(config, augmentation=AugmentationConfig(flip=True, shift=1)))
     whole, _ = trained(config, digits, recipe, 3)
@@ -120,6 +122,7 @@ def test_a_flip_in_evaluation_averages_both_logits(config, digits):
     assert abs(plain.loss - one.loss) > 1e-4 * abs(one.loss)
 
 
+@pytest.mark.long
 def test_the_penalty_is_measured_where_it_is_on_and_is_not_part_of_the_loss(config, digits):
     _, (without,) = trained(config, digits, Recipe(), 1)
     _, (with_it,) = trained(config, digits, Recipe(penalty_weight=1.0), 1)
@@ -144,6 +147,7 @@ def test_a_penalty_is_chosen_by_its_name(config):
         np.testing.assert_array_equal(back, 0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("kind", "weight"), [("jacobian", 10.0), ("contraction", 1.0)])
 def test_the_penalty_holds_evaluations_down(config, digits, kind, weight):
     """The same run with and without it: the mean over the last steps, whose batches are the same."""

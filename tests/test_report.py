@@ -66,6 +66,7 @@ def test_the_numbers_are_those_of_the_run(runs):
     assert "1,642" in text
 
 
+@pytest.mark.long
 def test_evaluations_at_other_tolerances_are_shown(runs, capsys):
     (runs / "c").rename(runs / "0")  # first of all, and its weights are not of the width that it claims
     tolerances.main(runs, tolerances=(1e-2, 1e-4), max_iter=50)

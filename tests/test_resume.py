@@ -121,6 +121,7 @@ def test_max_steps_stops_with_a_checkpoint_and_an_evaluation_and_can_be_raised(f
     assert len(json.loads((tmp_path / "environment.json").read_text())["resumed"]) == 1
 
 
+@pytest.mark.long
 def test_a_run_with_every_switch_on_is_continued_exactly(tmp_path, finished_run):
     """Augmentation, averages, and phases of the run, one of which ends where the run was stopped."""
 
@@ -163,6 +164,7 @@ def test_a_run_with_every_switch_on_is_continued_exactly(tmp_path, finished_run)
     assert {"spectral_radius", "spectral_radius_max"} <= lines[-1].keys()
 
 
+@pytest.mark.long
 def test_a_run_killed_outright_goes_on_as_if_nothing_had_happened(tmp_path, finished_run):
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = start(killed, "--epochs", "6")
@@ -181,6 +183,7 @@ def test_a_run_killed_outright_goes_on_as_if_nothing_had_happened(tmp_path, fini
     assert_same_run(killed, whole)
 
 
+@pytest.mark.long
 def test_a_damaged_latest_checkpoint_costs_only_the_steps_since_the_one_before(finished_run, tmp_path, capsys):
     assert train(tiny(tmp_path, max_steps=3)) == 0
     assert train(tiny(tmp_path, max_steps=5)) == 0
@@ -193,6 +196,7 @@ def test_a_damaged_latest_checkpoint_costs_only_the_steps_since_the_one_before(f
     assert steps == [1, 2, 3, 4, 5, 6, 7]
 
 
+@pytest.mark.long
 def test_a_run_whose_output_nobody_reads_any_more_goes_on(tmp_path):
     with start(tmp_path) as process:
         process.stdout.readline()
@@ -201,6 +205,7 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(tmp_path):
     assert records(tmp_path)[-1]["step"] == 7
 
 
+@pytest.mark.long
 def test_other_data_are_refused(tmp_path):
     assert train(tiny(tmp_path, max_steps=3)) == 0
     path = tmp_path / "environment.json"
@@ -228,6 +233,7 @@ def test_other_data_are_refused(tmp_path):
     assert json.loads(path.read_text())["data"] == known["data"]
 
 
+@pytest.mark.long
 def test_lost_lines_of_metrics_are_told(tmp_path, capsys):
     assert train(tiny(tmp_path, max_steps=4)) == 0
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -236,6 +242,7 @@ def test_lost_lines_of_metrics_are_told(tmp_path, capsys):
     assert "metrics.jsonl lacks 2 of the first 4 steps" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_sigterm_stops_after_the_current_step_with_a_checkpoint(finished_run, tmp_path):
     # So many epochs that the signal comes in the middle however fast the machine is.
     process = start(tmp_path, "--epochs", "200", "--checkpoint-minutes", "100")

@@ -74,6 +74,7 @@ def test_a_run_is_validated_stops_early_and_is_then_finished(tmp_path):
     assert [line["kind"] for line in records(tmp_path)] == kinds
 
 
+@pytest.mark.long
 def test_a_finished_run_is_made_longer_where_the_rate_is_constant_as_if_it_had_been_from_the_start(tmp_path):
     constant = {"optimizer": {"schedule": "constant"}}
     fit(tmp_path / "parts", epochs=1, **constant)
@@ -117,6 +118,7 @@ def with_a_bad_batch():
     return task._replace(data=task.data._replace(splits={**task.data.splits, "train": (x, y)}))
 
 
+@pytest.mark.long
 def test_a_step_that_is_not_finite_is_skipped_and_counted_where_that_is_asked_for(tmp_path):
     settings = QUICK | {"epochs": 2, "quiet": True}
     run = training.fit(with_a_bad_batch(), out=tmp_path / "on", optimizer={"skip_non_finite": True}, **settings)

@@ -22,16 +22,19 @@ def on(devices, module, *arguments):
     return ended.stdout
 
 
+@pytest.mark.long
 def test_every_public_function_works_within_shard_map():
     """Value and gradients are those of one device."""
     on(4, "tests.sharded")
 
 
+@pytest.mark.long
 def test_a_run_on_eight_devices_is_that_of_one(tmp_path):
     """To rounding, whatever a step does; and no device waits for another within a solve."""
     on(8, "tests.eight_devices", tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("devices", [1, 4])
 def test_a_run_of_eight_devices_goes_on_with_fewer(tmp_path, devices):
     """Another number of devices is no other run."""
@@ -40,6 +43,7 @@ def test_a_run_of_eight_devices_goes_on_with_fewer(tmp_path, devices):
     assert "step 18" in on(devices, own, tmp_path / "run", "--epochs", 6)
 
 
+@pytest.mark.long
 def test_an_evaluation_on_eight_devices_is_that_of_one(finished_run):
     eight, one = json.loads(on(8, "deq_jax.evaluate", finished_run)), evaluate_run(finished_run)
     assert eight["class_accuracy"] == one["class_accuracy"]

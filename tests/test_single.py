@@ -83,6 +83,7 @@ def test_second_derivatives_are_a_dense_solve_s(x):
     np.testing.assert_allclose(penalty(lambda x: flat(solved(x).value))(x), penalty(by_newton)(x), rtol=1e-8)
 
 
+@pytest.mark.long
 def test_mapped_over_problems_it_is_the_batched_solve(x):
     w = 0.3 * jax.random.normal(jax.random.key(0), (4, 4))
     x = jax.random.normal(jax.random.key(1), (5, 4))

@@ -151,6 +151,7 @@ def test_a_gradient_that_is_not_finite_is_noticed(config, digits, model, optimiz
     assert not measured.is_finite
 
 
+@pytest.mark.long
 def test_evaluation_is_the_mean_over_all_images_however_they_are_batched(trained, eval_step):
     """360 images in batches of 180, 100 (which does not divide them) and 7."""
     test, state = load("digits", "test").examples, trained[0][-1]

@@ -60,6 +60,7 @@ def test_the_event_file_has_the_numbers_of_the_metrics(finished_run):
     assert ("test/accuracy", 7) in scalars(finished_run)
 
 
+@pytest.mark.long
 def test_a_resumed_run_adds_a_file_and_repeats_no_step(finished_run, tmp_path):
     assert train(tiny(tmp_path, max_steps=4)) == 0
     # As if it had been killed two steps after a checkpoint.

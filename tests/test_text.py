@@ -18,6 +18,9 @@ from deq_jax.training.steps.solving import build_adjoint, build_solver
 from tests.runs import records, without_times
 from tests.text import tiny
 
+# One worker runs them all: they share one run and its compiled programs.
+pytestmark = pytest.mark.xdist_group("text")
+
 
 def built(config, vocabulary=256):
     solver, adjoint = build_solver(config.solver), build_adjoint(config.adjoint, config.solver)
@@ -35,6 +38,7 @@ def run(tmp_path_factory):
     return out
 
 
+@pytest.mark.long
 def test_a_stopped_run_ends_as_one_that_went_through(run, tmp_path):
     """Dropout masks, penalty and all."""
     changes = {"model": {"dropout": 0.1}, "penalty": PenaltyConfig(weight=0.1)}
@@ -54,6 +58,7 @@ def test_a_run_reports_bits_for_each_byte(run):
     assert 0 < first["adjoint_iterations"] <= 12
 
 
+@pytest.mark.long
 def test_it_is_evaluated_on_its_text_and_on_another(run, tmp_path, capsys):
     other = tmp_path / "other.txt"
     other.write_text("something else " * 9)
@@ -156,6 +161,7 @@ def test_the_likeliest_is_no_matter_of_the_seed(tmp_path):
     assert drawn[0] == drawn[1] != drawn[2]
 
 
+@pytest.mark.long
 def test_tokens_are_learned_and_written_by_the_vocabulary_of_the_run(tmp_path, capsys):
     out = tmp_path / "run"
     config = tiny(out, model={"kind": "layers"}, data={"unit": "tokens", "vocabulary": 20}, epochs=1)

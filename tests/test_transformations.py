@@ -22,6 +22,7 @@ def equilibrium(f, w, x):
     return deq_jax.fixed_point(f, jnp.zeros_like(x), x, w, solver=TIGHT).value
 
 
+@pytest.mark.long
 def test_a_scan_over_several_solves(network):
     f, w, x = network
 
@@ -102,6 +103,7 @@ TWICE = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("loop", "solver", "adjoint", "dtype"), TWICE)
 def test_second_derivatives_through_a_loop_are_those_of_the_loop_written_out(loop, solver, adjoint, dtype):
     double = dtype == "float64"

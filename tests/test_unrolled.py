@@ -113,6 +113,7 @@ MODEL = ModelConfig(
 )
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_where_unrolling_ends_is_the_uninterrupted_one(tmp_path):
     """To the bit, dropout masks included: three steps of seven are unrolled, and the run is stopped after these."""
 

@@ -31,6 +31,7 @@ def test_the_solution_is_the_same_and_costs_less(solver):
     assert spent < 0.5 * needed + 0.5 * BATCH * int(whole.iterations.max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_the_gradient_its_report_and_its_own_gradient_are_the_same(solver):
     solver = functools.partial(solver, tol=1e-5, max_iter=80)
@@ -52,6 +53,7 @@ def test_the_gradient_its_report_and_its_own_gradient_are_the_same(solver):
     np.testing.assert_allclose(whole_second, groups_second, rtol=1e-3, atol=1e-3 * float(jnp.abs(whole_second).max()))
 
 
+@pytest.mark.long
 def test_within_other_transformations():
     solver = functools.partial(deq_jax.anderson, tol=1e-4, max_iter=60)
     z0, x, weight = problem()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.report.runs import SHARE, Run
+from benchmarks.report.words import mean_and_deviation, ran_on
 from deq_jax.tasks.images.config import Config
 from deq_jax.tasks.images.presets import PRESETS
 from deq_jax.training.settings.record import differences
@@ -73,8 +74,8 @@ def _row(number: int, runs: Sequence[Run]) -> list[str]:
         f"{runs[0].environment['parameters']:,}",
         (", ".join(words) or "none") + at_test,
         ", ".join(str(run.config.seed) for run in runs),
-        _mean_and_deviation([100 * run.accuracy for run in runs]),
-        _mean_and_deviation([run.minutes for run in runs], digits=1),
+        mean_and_deviation([100 * run.accuracy for run in runs]),
+        mean_and_deviation([run.minutes for run in runs], digits=1),
         _evaluations(runs, is_late=False),
         _evaluations(runs, is_late=True),
     ]
@@ -86,11 +87,6 @@ def _evaluations(runs: Sequence[Run], *, is_late: bool) -> str:
         return f"{statistics.fmean(values):.1f}" if values else "–"
 
     return f"{mean('forward_iterations')} + {mean('adjoint_iterations')}"
-
-
-def _mean_and_deviation(values: Sequence[float], digits: int = 2) -> str:
-    mean = f"{statistics.fmean(values):.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
 
 
 def _details(number: int, name: str, runs: Sequence[Run]) -> str:
@@ -122,14 +118,9 @@ def _circumstances(run: Run, ran: dict[str, Any]) -> str:
     """Data, sources and machine of one start of a run."""
     data = run.environment["data"]
     stored = f", stored as {data['encoding']}" if data["encoding"] else ""
-    git = ran.get("git")
-    commit = "unknown commit" if git is None else git["commit"][:12] + (", with local changes" if git["dirty"] else "")
-    devices = ", ".join(sorted(set(ran["devices"])))
-    cores = "1 CPU core" if ran["cpu_count"] == 1 else f"{ran['cpu_count']} CPU cores"
-    machine = f"{cores} ({ran.get('cpu') or ran['platform']})" if devices == "cpu" else devices
     return (
         f"{run.config.dataset}: {data['training_images']:,} training and {data['test_images']:,} test images{stored}; "
-        f"commit {commit}; {machine}; jax {ran['packages']['jax']}."
+        f"{ran_on(ran)}."
     )
 
 
