@@ -1,6 +1,14 @@
 import os
+from pathlib import Path
 
 import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """They train."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.hookimpl(wrapper=True)

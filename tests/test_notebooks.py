@@ -34,7 +34,7 @@ def outputs(notebook):
 
 
 def test_there_is_one_a_section():
-    assert [path.name[:2] for path in NOTEBOOKS] == ["1_", "2_", "3_", "4_", "5_", "6_", "7_"]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{k}_" for k in range(1, 10)]
 
 
 def test_it_opens_with_what_it_shows_and_a_badge_of_its_own(path, notebook):

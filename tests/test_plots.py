@@ -116,15 +116,19 @@ def test_curves_draw_what_the_records_say():
     assert figure.get_suptitle() == "a run"
 
 
-def test_stability_has_a_row_of_its_own_where_it_was_measured():
-    plain, watched = (
+def test_stability_has_panels_of_its_own_where_it_was_measured():
+    plain, converged, radius = (
         {"kind": "eval", "step": 1, "accuracy": 0.5},
         {"kind": "train", "step": 1, "forward_converged": 0.75},
+        {"kind": "eval", "step": 1, "spectral_radius": 0.5},
     )
     assert len(plots.curves([plain]).axes) == 4
-    figure = plots.curves([plain, watched])
-    assert len(figure.axes) == 6
-    assert figure.axes[5].lines[0].get_ydata() == pytest.approx([25.0])
+    figure = plots.curves([plain, converged])
+    assert [ax.get_title() for ax in figure.axes[4:]] == ["Samples short of the tolerance, %"]
+    assert figure.axes[4].lines[0].get_ydata() == pytest.approx([25.0])
+    figure = plots.curves([plain, converged, radius])
+    assert [ax.get_title()[:8] for ax in figure.axes[4:]] == ["Spectral", "Samples "]
+    assert figure.axes[4].lines[0].get_ydata() == [0.5]
 
 
 def test_the_smoothed_curve_is_a_running_mean_that_keeps_the_ends():

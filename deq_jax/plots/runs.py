@@ -13,7 +13,8 @@ from deq_jax.plots.style import ADJOINT, FORWARD, dressed, new_figure
 
 # The mean over this share of a run's steps is drawn over the steps themselves.
 _WINDOW = 0.03
-_STABILITY = ("spectral_radius", "spectral_radius_max", "forward_unconverged", "adjoint_unconverged")
+_RADII = ("spectral_radius", "spectral_radius_max")
+_SHARES = ("forward_unconverged", "adjoint_unconverged")
 
 
 def curves(
@@ -26,7 +27,7 @@ def curves(
     """Draw a training run: loss, metrics, the evaluations and residuals of both solves, and what tells of stability.
 
     The last two panels, the spectral radius of ``∂f/∂z`` and the samples whose solves fell short of their tolerance,
-    are there where either was measured. Training steps are thin lines under their running mean, evaluations on the
+    are there where they were measured. Training steps are thin lines under their running mean, evaluations on the
     test split are dots.
 
     Args:
@@ -39,10 +40,13 @@ def curves(
         The figure.
     """
     records = [{**record, **_unconverged(record)} for record in records]
-    is_watched = any(record.get(name) is not None for record in records for name in _STABILITY)
+    has_radii, has_shares = (
+        any(record.get(name) is not None for record in records for name in names) for names in (_RADII, _SHARES)
+    )
     titles = ["Loss", *(f"{name.capitalize()}, {unit}".rstrip(", ") for name, unit in metrics.items())]
     titles += ["Evaluations a solve", "Relative residual"]
-    titles += ["Spectral radius of ∂f/∂z", "Samples short of the tolerance, %"] if is_watched else []
+    titles += ["Spectral radius of ∂f/∂z"] if has_radii else []
+    titles += ["Samples short of the tolerance, %"] if has_shares else []
     rows = (len(titles) + 1) // 2
     if figure is None:
         figure = new_figure(11.0, 0.5 + 3.5 * rows)
@@ -56,10 +60,11 @@ def curves(
     for ax, name in ((evaluations, "iterations"), (residual, "residual")):
         _over_steps(ax, train, evals, f"forward_{name}", FORWARD, ("forward", "forward, test"))
         _over_steps(ax, train, [], f"adjoint_{name}", ADJOINT, ("adjoint", ""))
-    if is_watched:
-        radius, unconverged = watched
-        _over_steps(radius, [], evals, "spectral_radius", FORWARD, ("", "mean, test"))
-        _over_steps(radius, [], evals, "spectral_radius_max", ADJOINT, ("", "largest, test"))
+    if has_radii:
+        _over_steps(watched[0], [], evals, "spectral_radius", FORWARD, ("", "mean, test"))
+        _over_steps(watched[0], [], evals, "spectral_radius_max", ADJOINT, ("", "largest, test"))
+    if has_shares:
+        unconverged = watched[-1]
         _over_steps(unconverged, train, evals, "forward_unconverged", FORWARD, ("forward", "forward, test"), 100.0)
         _over_steps(unconverged, train, [], "adjoint_unconverged", ADJOINT, ("adjoint", ""), 100.0)
     # A logarithmic axis without a positive value would warn.
