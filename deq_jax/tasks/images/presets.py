@@ -22,7 +22,7 @@ def digits() -> Config:
     """The 1,797 scanned digits of scikit-learn, 8×8 pixels: no download.
 
     python train.py digits
-    Expect 98.9 to 99.7% on the 360 images of the test split (seeds 0 to 4, each on one core of an AMD EPYC), and two
+    Expect 98.9 to 99.7% on the 360 images of the test split (seeds 0 to 4, each on one core of an AMD EPYC), and one
     to three minutes on two cores where the compiler's cache is empty.
     """
     return Config(
