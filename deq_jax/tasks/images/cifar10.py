@@ -111,8 +111,9 @@ def monotone_cifar10() -> Config:
 
     python train.py monotone-cifar10
     It follows Winston and Kolter, who report 74.0% after 40 epochs, and 55.8% after one; their model of tiers, 170,194
-    parameters, is --model.cell tiers-monotone --model.tiers 16 32 60 --model.pool None. It has not been trained to
-    the end of an epoch here: 35 steps were run, on a CPU, whose solves all converged, in 4 evaluations.
+    parameters, is --model.cell tiers-monotone --model.tiers 16 32 60 --model.pool None. Here one epoch was run
+    (--max-steps 390, seed 0, JPEG copies, two CPU cores): 55.1% of half of the test set, and every solve converged, in
+    3 to 5 evaluations forward and backward.
     """
     return Config(
         data=DataConfig("cifar10"),
