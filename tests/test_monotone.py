@@ -119,6 +119,7 @@ def test_no_attack_moves_logits_further_than_the_bound():
     assert further.max() > 0.02 * bound  # the attack has done something
 
 
+@pytest.mark.long
 def test_no_attack_changes_an_answer_within_its_radius():
     model, x = classifier(), jax.random.uniform(jax.random.key(3), (16, 4, 4, 1))
     logits, solution = model(x)

@@ -77,6 +77,7 @@ def test_a_run_keeps_the_names_of_its_classes_and_can_be_opened_again(shapes, tm
     assert evaluate_run(tmp_path, split="train")["count"] == 40
 
 
+@pytest.mark.long
 def test_other_images_are_refused_when_a_run_is_continued(shapes, tmp_path):
     out = tmp_path / "run"
     mine = shutil.copytree(shapes, tmp_path / "mine")

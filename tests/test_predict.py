@@ -48,6 +48,7 @@ def predicted(capsys, *arguments):
     return rows(capsys.readouterr().out)
 
 
+@pytest.mark.long
 def test_json_says_what_the_model_does_solved_as_in_an_evaluation(finished_run, files):
     command = [sys.executable, "-m", "deq_jax.predict", str(finished_run), *files, "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -149,6 +150,7 @@ def test_a_run_of_before_its_folder_described_the_images_is_predicted_with_its_d
         assert predicted(capsys, run, files[0], "--json") == expected
 
 
+@pytest.mark.long
 def test_ordinary_layers_have_no_residual_and_mirrored_images_count(tmp_path, files, capsys):
     config = tiny(tmp_path, max_steps=1, evaluation=EvaluationConfig(flip=True))
     train(dataclasses.replace(config, model=dataclasses.replace(config.model, kind="explicit")))

@@ -90,6 +90,7 @@ def test_augmentation_depends_on_the_seed_and_the_step_alone(config, digits):
         assert not np.array_equal(jax.tree.leaves(whole.params)[0], jax.tree.leaves(different.params)[0])
 
 
+@pytest.mark.long
 def test_the_average_is_that_of_all_states_with_a_short_memory_at_first(config, digits):
     states, _ = states_of(config, digits, Recipe(average_decay=0.3), 5)
     average = (states[0].params, states[0].batch_stats)
@@ -109,6 +110,7 @@ def test_a_run_without_averages_evaluates_its_parameters(config, digits):
     assert state.evaluated == (state.params, state.batch_stats)
 
 
+@pytest.mark.long
 def test_a_flip_in_evaluation_averages_both_logits(config, digits):
     model = build_model(config, (8, 8, 1), 10)
     state = create_state(model, build_optimizer(config.optimizer, 1))

@@ -8,6 +8,7 @@ import pytest
 import deq_jax
 
 
+@pytest.mark.long
 def test_the_gradient_is_the_same_in_less_memory():
     """Of a cell whose inner arrays are far larger than its state."""
     key, inner = jax.random.key(0), 1024

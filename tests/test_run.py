@@ -107,6 +107,7 @@ def test_training_that_diverges_at_once_has_no_good_checkpoint(tmp_path):
     assert checkpoints_of(tmp_path) == []
 
 
+@pytest.mark.long
 def test_a_network_that_its_last_step_has_broken_is_no_result(tmp_path):
     """No training step follows that would notice; the test loss does."""
     with pytest.raises(NonFiniteLossError, match="test loss is not finite after step 1; there is no good checkpoint"):

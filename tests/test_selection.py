@@ -85,6 +85,7 @@ def test_a_finished_run_is_made_longer_where_the_rate_is_constant_as_if_it_had_b
         fit(tmp_path / "parts", epochs=1, **constant)
 
 
+@pytest.mark.long
 def test_a_run_whose_schedule_spans_all_epochs_is_not_made_longer_and_its_weights_begin_another(tmp_path):
     one = fit(tmp_path / "one", epochs=1)
     with pytest.raises(UserError, match=r"2 epochs instead of 1: optimizer\.schedule is cosine") as error:

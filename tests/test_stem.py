@@ -39,6 +39,7 @@ def test_a_factor_must_fit():
         nn.Stem((6, 6, 1), 4, stages=(nn.Stage(4, 2), nn.Stage(4, 2)), rngs=nnx.Rngs(0))
 
 
+@pytest.mark.long
 def test_every_parameter_of_the_stem_has_a_gradient():
     stem = nn.Stem((8, 8, 1), 4, stages=STAGES, rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(stem, nnx.Param, ...)

@@ -85,6 +85,7 @@ def test_a_batch_of_any_size(batch):
     check_same(*both(lambda mark: deq_jax.fixed_point(cell, z0, mark(x), weight, solver=solver)))
 
 
+@pytest.mark.long
 def test_samples_that_are_finished_at_once_or_never_or_are_nan():
     solver = functools.partial(deq_jax.anderson, tol=1e-4, max_iter=60)
     z0, (x, gain), weight = problem()
