@@ -42,9 +42,36 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row_and_the_rest_of_the_page
     assert row.startswith("| `python train.py digits --epochs 1` | 1,642 | 7 | 0, 1 | 55.00 ± 7.07 | ")
 
 
+def test_a_row_means_over_the_steps_that_it_names_and_a_seed_counts_once(runs, tmp_path):
+    folder = runs[0]
+    lines = metrics.read(folder / "metrics.jsonl")
+    last = max(line["step"] for line in lines)
+    for line in lines:
+        if line["kind"] == "train":
+            line |= {"step_seconds": 60.0, "forward_iterations": float(line["step"]), "forward_converged": 0.5}
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (row,) = [line for line in beside.section([beside.trained(folder)]).splitlines() if line.startswith("| `")]
+    minutes, evaluations, shares = row.strip("| ").split(" | ")[-3:]
+    assert minutes == f"{last:.1f}"
+    assert evaluations.startswith(f"{last:.1f} + ")
+    assert shares.startswith("50.00 + ")
+    with pytest.raises(SystemExit, match="was given twice: the same run"):
+        beside.main("Digits", [folder, folder], out=tmp_path / "page.md")
+
+
+def test_a_training_from_python_is_told_by_its_own_program(runs):
+    environment = json.loads((runs[0] / "environment.json").read_text())
+    changed = json.dumps(environment | {"command": ["some/where/mine.py", "--width", "3"]})
+    (runs[0] / "environment.json").write_text(changed)
+    assert beside.trained(runs[0]).command == "python mine.py --width 3"
+
+
 def test_a_run_that_is_none_or_has_not_ended_is_refused(runs, tmp_path):
     with pytest.raises(SystemExit, match="is no run"):
         beside.main("Digits", [tmp_path], out=tmp_path / "page.md")
+    (runs[1] / "environment.json").write_text("{}")
+    with pytest.raises(SystemExit, match="is no run, or is damaged"):
+        beside.main("Digits", runs, out=tmp_path / "page.md")
     lines = (runs[0] / "metrics.jsonl").read_text().splitlines()
     (runs[0] / "metrics.jsonl").write_text("\n".join(lines[:-1]) + "\n")
     with pytest.raises(SystemExit, match="has not come to its end"):

@@ -6,7 +6,6 @@ rows stay when the runs are gone.
 
 import json
 import shlex
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -14,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from benchmarks.report import sections
-from benchmarks.report.runs import SHARE
+from benchmarks.report.runs import SHARE, mean_of, minutes_of
 from benchmarks.report.words import mean_and_deviation, ran_on
 from deq_jax.training.disk import metrics
 
@@ -41,27 +40,24 @@ class Trained(NamedTuple):
     last: metrics.Record
     """The last look at the test split."""
 
-    def mean(self, name: str, count: int) -> float | None:
-        """Of a measured quantity over the last so many steps; None where it was not measured."""
-        values = [line[name] for line in self.train[-count:] if line.get(name) is not None]
-        return statistics.fmean(values) if values else None
-
 
 def trained(folder: Path) -> Trained:
     """A run that was evaluated after its last step; raises SystemExit where it was not."""
     try:
         environment, config = (json.loads((folder / f"{name}.json").read_text()) for name in ("environment", "config"))
         lines = metrics.read(folder / "metrics.jsonl")
-    except (OSError, ValueError) as error:
+        command, seed = _told(environment["command"]), config["seed"]
+    except (OSError, ValueError, KeyError) as error:
         raise SystemExit(f"{folder} is no run, or is damaged ({error}); give the folders of finished runs.") from None
     train = [line for line in lines if line["kind"] == "train"]
     evals = [line for line in lines if line["kind"] == "eval"]
     if not train or not evals or evals[-1]["step"] != train[-1]["step"]:
         raise SystemExit(f"{folder} has not come to its end; start it again to go on.")
-    return Trained(_told(environment["command"]), config["seed"], environment, train, evals[-1])
+    return Trained(command, seed, environment, train, evals[-1])
 
 
 def _told(command: Sequence[str]) -> str:
+    """As it can be given again anywhere; that of a training from Python is its own program's."""
     words, kept = iter(command[1:]), []
     for word in words:
         name = word.partition("=")[0].replace("_", "-")
@@ -70,14 +66,17 @@ def _told(command: Sequence[str]) -> str:
                 next(words, None)
         elif name != "--quiet":
             kept.append(word)
-    return shlex.join(["python", "train.py", *kept])
+    return shlex.join(["python", Path(command[0]).name, *kept])
 
 
 def section(runs: Sequence[Trained]) -> str:
     """The table, and what the runs ran on."""
     rows: dict[str, list[Trained]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
-        rows.setdefault(run.command, []).append(run)
+        row = rows.setdefault(run.command, [])
+        if any(other.seed == run.seed for other in row):
+            raise SystemExit(f"seed {run.seed} of {run.command} was given twice: the same run is no further evidence.")
+        row.append(run)
     measures = [name for name in MEASURES if any(name in run.last for run in runs)]
     heads = [
         "trained by",
@@ -97,21 +96,17 @@ def section(runs: Sequence[Trained]) -> str:
 
 def _row(runs: Sequence[Trained], measures: Sequence[str]) -> list[str]:
     steps = runs[0].last["step"]
-    minutes = [sum(line["step_seconds"] for line in run.train) / 60 for run in runs]
     late = max(1, round(SHARE * steps))
-    evaluations = [
-        _mean([run.mean(name, late) for run in runs], 1) for name in ("forward_iterations", "adjoint_iterations")
-    ]
-    shares = [
-        _mean([run.mean(name, steps) for run in runs], 2, 100) for name in ("forward_converged", "adjoint_converged")
-    ]
+    solves = ("forward", "adjoint")
+    evaluations = [_mean([mean_of(run.train[-late:], f"{solve}_iterations") for run in runs], 1) for solve in solves]
+    shares = [_mean([mean_of(run.train, f"{solve}_converged") for run in runs], 2, 100) for solve in solves]
     return [
         f"`{runs[0].command}`",
         f"{runs[0].environment['parameters']:,}",
         f"{steps:,}",
         ", ".join(str(run.seed) for run in runs),
         *(_mean([run.last.get(name) for run in runs], MEASURES[name][2], MEASURES[name][1]) for name in measures),
-        _mean(minutes, 1),
+        _mean([minutes_of(run.train) for run in runs], 1),
         " + ".join(evaluations),
         " + ".join(shares),
     ]

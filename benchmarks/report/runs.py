@@ -47,18 +47,27 @@ class Run(NamedTuple):
     @property
     def minutes(self) -> float:
         """Minutes that the training steps took, without compilation, evaluations and checkpoints."""
-        return self.minutes_until(self.train[-1]["step"])
+        return minutes_of(self.train)
 
     def minutes_until(self, step: int) -> float:
         """Of these, those that had passed after a step."""
-        return sum(record["step_seconds"] for record in self.train if record["step"] <= step) / 60
+        return minutes_of(record for record in self.train if record["step"] <= step)
 
     def mean(self, name: str, *, is_late: bool) -> float | None:
         """Mean of a measured quantity over the first or the last steps; None where it was not measured."""
         count = max(1, round(SHARE * len(self.train)))
-        records = self.train[-count:] if is_late else self.train[:count]
-        values = [record[name] for record in records if record.get(name) is not None]
-        return statistics.fmean(values) if values else None
+        return mean_of(self.train[-count:] if is_late else self.train[:count], name)
+
+
+def minutes_of(train: Iterable[metrics.Record]) -> float:
+    """What these steps took, without compilation, evaluations and checkpoints."""
+    return sum(record["step_seconds"] for record in train) / 60
+
+
+def mean_of(train: Iterable[metrics.Record], name: str) -> float | None:
+    """Mean of a measured quantity over these steps; None where it was not measured."""
+    values = [record[name] for record in train if record.get(name) is not None]
+    return statistics.fmean(values) if values else None
 
 
 def read_run(folder: Path) -> Run | None:
