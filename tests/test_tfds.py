@@ -16,7 +16,7 @@ NAMES = ["circle", "square", "ring"]
 LABELS = [0, 1, 2] * 5
 
 
-def prepared(folder, *, splits=("train", "test"), labels=LABELS, label="label"):
+def prepared(folder, *, splits=("train", "test"), labels=LABELS, label="label", lost=None):
     """folder/mine/1.0.0 as TFDS prepares a data set, written without TensorFlow."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -30,9 +30,10 @@ def prepared(folder, *, splits=("train", "test"), labels=LABELS, label="label"):
     rng = np.random.default_rng(0)
     for split in splits:
         writer = ArrayRecordWriter(str(home / f"mine-{split}.array_record-00000-of-00001"), "group_size:1")
-        for number in labels:
+        for row, number in enumerate(labels):
+            picture = encoded(drawn(NAMES[number % 3], rng, (40, 40)))
             values = {
-                "picture": {"bytes_list": {"value": [encoded(drawn(NAMES[number % 3], rng, (40, 40)))]}},
+                "picture": {"bytes_list": {"value": [] if row == lost else [picture]}},
                 "kind": {"int64_list": {"value": [number]}},
             }
             feature = {name: tf_feature_generated_pb2.Feature(**value) for name, value in values.items()}
@@ -83,6 +84,19 @@ def test_a_stream_gives_what_memory_holds(tmp_path):
     np.testing.assert_array_equal(batch.images, held.images[[4, 0, 14]])
     assert batch.labels.tolist() == [1, 0, 2]
     assert batch.images.shape == (3, 24, 24, 3)
+
+
+def test_a_record_that_has_lost_its_image_is_named(tmp_path):
+    folder = prepared(tmp_path, lost=4)
+    said = "image 4 of the train split of tfds:mine is empty"
+    with pytest.raises(UserError, match=said):
+        load("tfds:mine", "train", folder)
+    kept = load(DataConfig("tfds:mine", bad_files="skip"), "train", folder)
+    assert kept.labels.tolist() == LABELS[:4] + LABELS[5:]
+    streamed = load(DataConfig("tfds:mine", in_memory="no"), "train", folder).examples
+    assert streamed[np.array([3, 5])].labels.tolist() == [0, 2]
+    with pytest.raises(UserError, match=said):
+        streamed[np.array([3, 4])]
 
 
 @pytest.mark.parametrize(
